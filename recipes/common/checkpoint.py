@@ -1,0 +1,85 @@
+"""Checkpoints: one file each, whole or not there, checked when read."""
+
+import contextlib
+import hashlib
+import io
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+
+from recipes.common.flags import Failed
+
+MAGIC = b"zoo checkpoint 1\n"
+KEEP = 2  # Should the newest be damaged, the one before it is used.
+
+
+def write(folder: Path, number: int, arrays: dict[str, np.ndarray], state: dict) -> Path:
+    """Writes `folder/<number>.checkpoint`, then removes all but the newest `KEEP`.
+
+    Args:
+        folder: Where the checkpoints of one run are.
+        number: Grows with the progress of the run.
+        arrays: Name -> array.
+        state: Anything that JSON can hold.
+
+    Raises:
+        Failed: If the file cannot be written, as on a full disk; earlier checkpoints are then untouched.
+    """
+    body = io.BytesIO()
+    np.savez(body, state=np.frombuffer(json.dumps(state).encode(), np.uint8), **arrays)
+    contents = body.getvalue()
+    path = folder / f"{number:012d}.checkpoint"
+    try:
+        write_atomically(path, MAGIC + hashlib.sha256(contents).hexdigest().encode() + b"\n" + contents)
+    except OSError as error:
+        raise Failed(
+            f"the checkpoint {path} could not be written: {error.strerror}. "
+            "Earlier checkpoints are untouched: make room and go on with --resume."
+        ) from error
+    for old in _newest_first(folder)[KEEP:]:
+        old.unlink(missing_ok=True)
+    return path
+
+
+def read(folder: Path) -> tuple[dict[str, np.ndarray], dict] | None:
+    """Returns (arrays, state) of the newest checkpoint that is sound, saying which were not; None without any."""
+    paths = _newest_first(folder)
+    for path in paths:
+        contents = path.read_bytes()
+        header, digest, body = contents[: len(MAGIC)], contents[len(MAGIC) :][:64], contents[len(MAGIC) + 65 :]
+        if header != MAGIC or hashlib.sha256(body).hexdigest().encode() != digest:
+            print(f"{path} is damaged: using the checkpoint before it.")
+            continue
+        with np.load(io.BytesIO(body), allow_pickle=False) as arrays:
+            loaded = dict(arrays)
+        return loaded, json.loads(loaded.pop("state").tobytes())
+    if paths:
+        raise Failed(f"every checkpoint in {folder} is damaged: start again without --resume.")
+    return None
+
+
+def write_atomically(path: Path, contents: bytes) -> None:
+    """Writes a file so that, whatever happens meanwhile, `path` holds either what it held or all of `contents`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.unfinished")
+    try:
+        with temporary.open("wb") as file:
+            file.write(contents)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
+    descriptor = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _newest_first(folder):
+    return sorted(folder.glob("*.checkpoint"), reverse=True)

@@ -1,0 +1,133 @@
+"""Splits of a data set, and the batches that training and evaluation draw from them.
+
+The order of the training batches is a function of (seed, epoch) and can be entered at any step, so that a run that was
+interrupted goes on with the very batches that it would have had.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable
+
+import numpy as np
+import tensorflow as tf
+
+SHUFFLE_BUFFER = 16_384  # Examples of a streamed split that are shuffled among each other.
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+    """Labelled examples: in memory (`arrays`), or streamed (`examples`) when they do not fit there.
+
+    Attributes:
+        size: Number of examples.
+        arrays: (inputs, labels), each with the examples along its first axis, or None.
+        examples: Dataset of single (input, label) pairs in a fixed order, or None.
+    """
+
+    size: int
+    arrays: tuple[np.ndarray, np.ndarray] | None = None
+    examples: tf.data.Dataset | None = None
+
+    @classmethod
+    def in_memory(cls, inputs: np.ndarray, labels: np.ndarray) -> "Split":
+        return cls(size=len(labels), arrays=(inputs, labels))
+
+    def take(self, count: int) -> "Split":
+        """Returns the first `count` examples (all, if there are fewer)."""
+        if self.arrays is not None:
+            return Split.in_memory(*(array[:count] for array in self.arrays))
+        return Split(size=min(count, self.size), examples=self.examples.take(count))
+
+    def steps(self, batch_size: int) -> int:
+        """Returns the batches in one pass, the last of them perhaps short."""
+        return math.ceil(self.size / batch_size)
+
+    def batches(self, batch_size: int) -> tf.data.Dataset:
+        """Returns one pass in order, as (inputs, labels, weights); see `_pad`."""
+        examples = tf.data.Dataset.from_tensor_slices(self.arrays) if self.examples is None else self.examples
+        batches = examples.batch(batch_size).map(_pad(batch_size), num_parallel_calls=tf.data.AUTOTUNE)
+        return batches.apply(tf.data.experimental.assert_cardinality(self.steps(batch_size))).prefetch(2)
+
+    def raw_batches(self, batch_size: int) -> tf.data.Dataset:
+        """Returns one pass in order, as (inputs, labels), the last batch as short as it is."""
+        examples = tf.data.Dataset.from_tensor_slices(self.arrays) if self.examples is None else self.examples
+        return examples.batch(batch_size).prefetch(2)
+
+    def first(self, count: int) -> np.ndarray:
+        """Returns the inputs of the first `count` examples."""
+        return next(self.raw_batches(count).as_numpy_iterator())[0]
+
+    def labels(self) -> np.ndarray:
+        """Returns all labels, in the order of `batches`."""
+        if self.arrays is not None:
+            return self.arrays[1]
+        return np.fromiter((label for _, label in self.examples.as_numpy_iterator()), np.int64, self.size)
+
+    def training_batches(
+        self,
+        batch_size: int,
+        epoch: tf.Variable,
+        *,
+        seed: int,
+        first_step: int = 0,
+        augment: Callable[[tf.Tensor, tf.Tensor], tf.Tensor] | None = None,
+    ) -> tf.data.Dataset:
+        """Returns one shuffled pass as (inputs, labels, weights), of the epoch that `epoch` holds when it starts.
+
+        Args:
+            batch_size: Examples per batch; the last one is filled up with examples of weight 0.
+            epoch: int64 scalar, read whenever a pass starts: it and `seed` alone decide the order.
+            seed: From 0 to 2**31 - 1.
+            first_step: Batches at the start of the pass that are left out: those of before an interruption.
+            augment: (batch of inputs, seed of shape (2,)) -> augmented batch; random by that seed alone.
+        """
+        steps = self.steps(batch_size)
+
+        def one_pass(_):
+            batches = self._shuffled(batch_size, tf.stack([tf.constant(seed, tf.int64), epoch]))
+            return batches.enumerate().skip(first_step).map(finish, num_parallel_calls=tf.data.AUTOTUNE)
+
+        pad = _pad(batch_size)
+
+        def finish(step, batch):
+            inputs, labels, weights = pad(*batch)
+            if augment is not None:
+                inputs = augment(inputs, tf.stack([tf.constant(seed, tf.int64), epoch * steps + step]))
+            return inputs, labels, weights
+
+        passes = tf.data.Dataset.range(1).flat_map(one_pass)
+        return passes.apply(tf.data.experimental.assert_cardinality(steps - first_step)).prefetch(tf.data.AUTOTUNE)
+
+    def _shuffled(self, batch_size, seed):
+        if self.examples is not None:
+            # One number from both, so that (seed 1, epoch 0) is not (seed 0, epoch 1).
+            mixed = tf.random.stateless_uniform([], seed, maxval=tf.int64.max, dtype=tf.int64)
+            return self.examples.shuffle(SHUFFLE_BUFFER, seed=mixed, reshuffle_each_iteration=False).batch(batch_size)
+        order = tf.random.experimental.index_shuffle(
+            tf.range(self.size, dtype=tf.int64), seed=seed, max_index=tf.constant(self.size - 1, tf.int64)
+        )
+        arrays = tuple(tf.convert_to_tensor(array) for array in self.arrays)
+        return (
+            tf.data.Dataset.from_tensor_slices(order)
+            .batch(batch_size)
+            .map(lambda indices: tuple(tf.gather(array, indices) for array in arrays))
+        )
+
+
+def _pad(batch_size):
+    """Fills a short last batch up to `batch_size` with its own examples again, at weight 0; real ones have weight 1.
+
+    Every replica then has its share of every batch, and shapes never change (so nothing is traced twice).
+    """
+
+    def pad(inputs, labels):
+        count = tf.shape(labels)[0]
+        cycled = tf.range(batch_size) % count
+
+        def fill(tensor):
+            full = tf.cond(count == batch_size, lambda: tensor, lambda: tf.gather(tensor, cycled))
+            return tf.ensure_shape(full, (batch_size, *tensor.shape[1:]))
+
+        return fill(inputs), fill(labels), tf.cast(tf.range(batch_size) < count, tf.float32)
+
+    return pad

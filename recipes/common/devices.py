@@ -1,0 +1,80 @@
+"""Devices: which ones a run uses, and what keeps N of them equal to one."""
+
+import keras
+import tensorflow as tf
+
+from zoo.checks import BadInput
+
+
+def strategy(replicas: int | None, batch_size: int) -> tf.distribute.Strategy:
+    """Returns the strategy for `replicas` devices: `MirroredStrategy`, or TensorFlow's default one for one device.
+
+    One device needs no mirroring, and without it Keras can run many steps per call (`steps_per_execution` fails
+    under a strategy, keras#19246).
+
+    Args:
+        replicas: Devices to train on; `None` takes every visible GPU, else one CPU. Without a GPU the CPU is split
+            into that many logical devices: no faster, but the way to see that N replicas compute what one does.
+        batch_size: Examples of one step over all replicas, a multiple of their number.
+
+    Raises:
+        ValueError: If there are fewer devices, or `batch_size` does not divide among them.
+    """
+    gpus = tf.config.list_logical_devices("GPU")
+    if gpus:
+        devices = [gpu.name for gpu in gpus]
+        replicas = replicas or len(devices)
+    else:
+        replicas = replicas or 1
+        devices = _logical_cpus(replicas)
+    if replicas > len(devices):
+        kind = "GPUs are" if gpus else "CPU devices were set up in this process and are"
+        raise BadInput(f"--replicas {replicas}: only {len(devices)} {kind} there; ask for at most {len(devices)}.")
+    if batch_size % replicas:
+        raise BadInput(
+            f"--batch-size {batch_size} cannot be shared evenly by {replicas} replicas: use a multiple of {replicas}"
+            f", such as {max(1, round(batch_size / replicas)) * replicas}."
+        )
+    if replicas == 1:
+        return tf.distribute.get_strategy()
+    # NCCL between GPUs; between logical CPUs the plain reduction, the only one that several strategies can share.
+    cross_device_ops = None if gpus else tf.distribute.ReductionToOneDevice()
+    return tf.distribute.MirroredStrategy(devices[:replicas], cross_device_ops)
+
+
+def _logical_cpus(count):
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    if count > 1 and not tf.config.get_logical_device_configuration(cpu):
+        try:
+            tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * count)
+        except RuntimeError:
+            pass  # TensorFlow has started in this process with the devices it has; the caller checks their number.
+    return [device.name for device in tf.config.list_logical_devices("CPU")]
+
+
+def describe(used: tf.distribute.Strategy) -> str:
+    """Returns such as `"1 x CPU"` or `"8 x NVIDIA H100"` for people and `run.json`."""
+    gpus = tf.config.list_physical_devices("GPU")
+    kind = tf.config.experimental.get_device_details(gpus[0]).get("device_name", "GPU") if gpus else "CPU"
+    return f"{used.num_replicas_in_sync} x {kind}"
+
+
+def steps_per_execution(used: tf.distribute.Strategy, steps: int) -> int:
+    """Returns how many steps Keras should run per call: what was measured fastest, see benchmarks/train_cnn.py."""
+    return 1 if used.num_replicas_in_sync > 1 else min(64, steps)
+
+
+def give_each_replica_its_own_random_numbers(model: keras.Model) -> None:
+    """Makes each replica draw its own dropout masks; Keras gives all of them the same.
+
+    A mirrored `SeedGenerator` state is one variable per replica, each advanced by its replica alone, so it is enough
+    to set them apart once, after the model is built or restored. Replica 0 keeps the state it has.
+    """
+    for variable in model.variables:
+        components = getattr(variable.value, "values", None)
+        if "seed_generator_state" not in variable.path or components is None:
+            continue
+        first = components[0].numpy().astype("uint64")
+        for replica, component in enumerate(components):
+            apart = [(first[0] + 0x9E3779B9 * replica) % 2**32, first[1]]
+            component.assign(tf.cast(tf.constant(apart, tf.uint64), component.dtype))

@@ -1,0 +1,287 @@
+"""Training: Keras's `fit` with a schedule, early stopping, checkpoints, logs, and an end that can be gone on from."""
+
+import csv
+import io
+import math
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import contextmanager
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from recipes.common import checkpoint, devices
+from recipes.common.data import Split
+from recipes.common.flags import Failed, Interrupted
+from recipes.common.parallel import DataParallel
+from recipes.common.runs import Run
+
+WARMUP_SHARE, SCALED_WARMUP_EPOCHS = 0.05, 5  # Goyal et al. 2017 warm a scaled rate up for 5 epochs.
+
+
+def cosine_schedule(args, peak: float, epochs: int, steps_per_epoch: int, *, reference_batch_size: int):
+    """Returns the learning rate of each step: linear warm-up, then a cosine that reaches 0 where the run ends.
+
+    The gradient is the mean over the global batch however many replicas share it, so `peak` means the same at every
+    number of replicas. With `--scale-learning-rate` it is multiplied by batch size / `reference_batch_size`, the one
+    that the recipe's rate was chosen for (Goyal et al. 2017, https://arxiv.org/abs/1706.02677). The cosine is
+    Loshchilov and Hutter's without restarts, 2016, https://arxiv.org/abs/1608.03983.
+    """
+    total = epochs * steps_per_epoch
+    warmup = round(WARMUP_SHARE * total)
+    if args.scale_learning_rate:
+        peak *= args.batch_size / reference_batch_size
+        warmup = min(SCALED_WARMUP_EPOCHS * steps_per_epoch, total // 2)
+    if not warmup:
+        return keras.optimizers.schedules.CosineDecay(peak, total)
+    return keras.optimizers.schedules.CosineDecay(0.0, total - warmup, warmup_target=peak, warmup_steps=warmup)
+
+
+def fit(
+    model: DataParallel,
+    train: Split,
+    validation: Split,
+    run: Run,
+    *,
+    monitor: str = "val_loss",
+    patience: int,
+    augment: Callable | None = None,
+) -> dict:
+    """Trains a compiled model as `run.args` say, leaves it with its best weights, and returns facts on the training.
+
+    Writes into the run folder: `history.csv`, `checkpoints/` (every `--checkpoint-every` steps and at each epoch's
+    end) and `tensorboard/`. After `--resume` it goes on at the step of the newest checkpoint.
+
+    Args:
+        model: Compiled, with the losses and weighted metrics to report.
+        train: Examples to learn from, in an order that (`--seed`, epoch) decide.
+        validation: Examples that early stopping watches.
+        run: The run folder and its arguments.
+        monitor: What early stopping watches; larger is better where it names an accuracy, else smaller.
+        patience: Epochs without a better value after which training ends.
+        augment: See `Split.training_batches`.
+
+    Returns:
+        `history` (a dict per epoch), `best_epoch` (from 1), `examples_per_second` (median over the epochs) and
+        `seconds_to_first_step`.
+
+    Raises:
+        Failed: If the loss is no longer finite or a checkpoint cannot be written.
+        Interrupted: On Ctrl-C or SIGTERM, after a checkpoint.
+    """
+    args = run.args
+    model.optimizer.build(model.trainable_variables)
+    steps = train.steps(args.batch_size)
+    keeper = _Keeper(model, run, steps, monitor=monitor, patience=patience)
+    if args.resume:
+        keeper.restore()
+    devices.give_each_replica_its_own_random_numbers(model)
+    speed = _Speed(args.batch_size)
+    callbacks = [
+        speed,
+        keras.callbacks.TensorBoard(str(run.folder / "tensorboard"), write_graph=False),
+        keeper,
+    ]
+    epoch_variable = tf.Variable(keeper.epoch, dtype=tf.int64, trainable=False)
+    callbacks.append(EpochCounter(epoch_variable))
+    with _stop_signals(keeper):
+        while keeper.epoch < args.epochs and not keeper.stopped:
+            # After an interruption inside an epoch: first the rest of that epoch, then the others.
+            first_step = keeper.step
+            model.fit(
+                train.training_batches(
+                    args.batch_size, epoch_variable, seed=args.seed, first_step=first_step, augment=augment
+                ),
+                validation_data=validation.batches(args.batch_size),
+                initial_epoch=keeper.epoch,
+                epochs=keeper.epoch + 1 if first_step else args.epochs,
+                callbacks=callbacks,
+                shuffle=False,
+                verbose=verbosity(),
+            )
+    keeper.restore_best()
+    return {
+        "history": keeper.history,
+        "best_epoch": keeper.best_epoch + 1,
+        "examples_per_second": speed.examples_per_second(),
+        "seconds_to_first_step": speed.seconds_to_first_step,
+    }
+
+
+class _Keeper(keras.callbacks.Callback):
+    """Keeps what a run must not lose: position, best weights, history. Keras's own callbacks forget theirs."""
+
+    def __init__(self, model, run, steps, *, monitor, patience):
+        super().__init__()
+        self.trained, self.run, self.steps = model, run, steps
+        self.monitor, self.patience = monitor, patience
+        self.sign = 1.0 if "accuracy" in monitor or "auc" in monitor else -1.0
+        self.folder = run.folder / "checkpoints"
+        self.epoch, self.step = 0, 0  # The next step to take.
+        self.history, self.best_weights, self.best_epoch, self.best = [], None, -1, -math.inf
+        self.metric_values, self.stopped, self.signal = None, False, None
+
+    def restore(self):
+        found = checkpoint.read(self.folder)
+        if found is None:
+            print("No checkpoint yet: starting at the beginning.")
+            return
+        arrays, state = found
+        self.epoch, self.step, self.history = state["epoch"], state["step"], state["history"]
+        self.best_epoch, self.stopped = state["best_epoch"], state["stopped"]
+        self.best = -math.inf if state["best"] is None else state["best"]
+        for group, variables in self._groups().items():
+            for index, variable in enumerate(variables):
+                variable.assign(arrays[f"{group}/{index}"])
+        if self.best_epoch >= 0:
+            self.best_weights = [arrays[f"best/{index}"] for index in range(len(self.trained.weights))]
+        self.metric_values = [arrays[key] for key in sorted(arrays) if key.startswith("metrics/")]
+        print(f"Going on at epoch {self.epoch + 1}, step {self.step + 1} of {self.steps}.")
+
+    def restore_best(self):
+        if self.best_weights is not None:
+            self.trained.set_weights(self.best_weights)
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.first_step = self.step
+        if self.first_step and self.metric_values:  # Keras has just reset them; this epoch began before.
+            for variable, value in zip(self._metric_variables(), self.metric_values, strict=True):
+                variable.assign(value)
+
+    def on_train_batch_end(self, batch, logs=None):
+        before, self.step = self.step, min(self.first_step + batch + 1, self.steps)
+        if not math.isfinite(logs["loss"]):
+            raise Failed(
+                f"the loss is {logs['loss']} at epoch {self.epoch + 1}, step {self.step}. Try a smaller "
+                f"--learning-rate than {self.run.args.learning_rate}, --precision float32, or look for extreme "
+                f"values in the data. {self._kept()} Nothing was exported."
+            )
+        if self.step == self.steps:
+            return  # The epoch's end follows, with its own checkpoint.
+        every = self.run.args.checkpoint_every
+        if self.signal is not None or self.step // every > before // every:
+            self._save()
+        self._stop_if_asked()
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.epoch, self.step = epoch + 1, 0
+        self.history.append({"epoch": self.epoch, **{key: float(value) for key, value in logs.items()}})
+        score = self.sign * float(logs[self.monitor])
+        if not math.isfinite(score):
+            raise Failed(f"{self.monitor} is {logs[self.monitor]} after epoch {self.epoch}. {self._kept()}")
+        if score > self.best:
+            self.best, self.best_epoch, self.best_weights = score, epoch, self.trained.get_weights()
+        elif epoch - self.best_epoch >= self.patience:
+            self.stopped = self.model.stop_training = True
+            print(f"No better {self.monitor} for {self.patience} epochs: stopping.")
+        self._write_history()
+        self._save()
+        if self.epoch < self.run.args.epochs:
+            self._stop_if_asked()
+
+    def _stop_if_asked(self):
+        if self.signal is not None:
+            raise Interrupted(
+                f"Stopped at epoch {self.epoch + 1}, step {self.step} of {self.steps}; all of it is kept. "
+                "Run the same command with --resume to go on."
+            )
+
+    def _save(self):
+        arrays = {
+            f"{group}/{index}": variable.numpy()
+            for group, variables in self._groups().items()
+            for index, variable in enumerate(variables)
+        }
+        arrays |= {f"best/{index}": weight for index, weight in enumerate(self.best_weights or [])}
+        # Zero-padded, for they are read back in the order of their names.
+        arrays |= {f"metrics/{i:04d}": variable.numpy() for i, variable in enumerate(self._metric_variables())}
+        state = {
+            "epoch": self.epoch,
+            "step": self.step,
+            "history": self.history,
+            "best_epoch": self.best_epoch,
+            "best": self.best if self.best_epoch >= 0 else None,
+            "stopped": self.stopped,
+        }
+        checkpoint.write(self.folder, self.epoch * self.steps + self.step, arrays, state)
+
+    def _groups(self):
+        return {"model": self.trained.variables, "optimizer": self.trained.optimizer.variables}
+
+    def _metric_variables(self):
+        return [variable for metric in self.trained.metrics for variable in metric.variables]
+
+    def _kept(self):
+        kept = sorted(self.folder.glob("*.checkpoint"))
+        return f"The last good checkpoint is kept: {kept[-1]}." if kept else "There was no checkpoint yet."
+
+    def _write_history(self):
+        text = io.StringIO()
+        rows = csv.DictWriter(text, self.history[0], lineterminator="\n")
+        rows.writeheader()
+        rows.writerows(self.history)
+        checkpoint.write_atomically(self.run.folder / "history.csv", text.getvalue().encode())
+
+
+class EpochCounter(keras.callbacks.Callback):
+    """Tells the input pipeline which epoch begins."""
+
+    def __init__(self, variable):
+        super().__init__()
+        self.variable = variable
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.variable.assign(epoch)
+
+
+class _Speed(keras.callbacks.Callback):
+    """Measures training alone, without validation; the first epoch, which traces, counts only if there is no other."""
+
+    def __init__(self, batch_size):
+        super().__init__()
+        self.batch_size, self.rates = batch_size, []
+        self.created, self.seconds_to_first_step = time.monotonic(), None
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.began = time.monotonic()
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.steps, self.ended = batch + 1, time.monotonic()
+        if self.seconds_to_first_step is None:
+            self.seconds_to_first_step = round(self.ended - self.created, 2)
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.rates.append(self.steps * self.batch_size / (self.ended - self.began))
+
+    def examples_per_second(self):
+        return round(float(np.median(self.rates[1:] or self.rates)), 1) if self.rates else None
+
+
+@contextmanager
+def _stop_signals(keeper):
+    """Ctrl-C and SIGTERM ask for a stop after the step that is running; a second one stops at once."""
+
+    def ask(number, frame):
+        if keeper.signal is not None:
+            raise KeyboardInterrupt
+        keeper.signal = number
+        print("\nStopping after this step (once more: at once) ...")
+
+    if threading.current_thread() is not threading.main_thread():  # Python sets handlers only there.
+        yield
+        return
+    former = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
+
+
+def verbosity():
+    """A progress bar for a person, a line per epoch for a log file."""
+    return 1 if sys.stdout.isatty() else 2

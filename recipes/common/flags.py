@@ -1,0 +1,167 @@
+"""Command lines: the shared flags, and how a recipe ends. Imports nothing heavy, so that `--help` answers at once."""
+
+import argparse
+import math
+import os
+import signal
+import sys
+from collections.abc import Callable
+
+from zoo.checks import BadInput
+
+BAD_INPUT, FAILED, INTERRUPTED = 2, 1, 128 + signal.SIGINT  # Exit statuses; the last is the shells' own for Ctrl-C.
+
+
+class Failed(RuntimeError):
+    """The run cannot go on or must not be trusted; shown without a traceback, exit status 1."""
+
+
+class Interrupted(RuntimeError):
+    """The run was asked to stop and can be resumed; shown without a traceback, exit status 130."""
+
+
+def parser(doc: str, family: str, *, epochs: int, batch_size: int, learning_rate: float) -> argparse.ArgumentParser:
+    """Returns a parser with the shared flags; `doc` is the recipe's docstring, the numbers are its defaults."""
+    flags = _Parser(prog=f"python -m recipes.{family}", description=doc, formatter_class=_HelpFormatter)
+    flags.add_argument(
+        "--epochs", type=positive_int, default=epochs, metavar="N", help="passes over the training data, at most"
+    )
+    flags.add_argument(
+        "--batch-size",
+        type=positive_int,
+        default=batch_size,
+        metavar="N",
+        help="examples of one step over all replicas together",
+    )
+    flags.add_argument(
+        "--learning-rate",
+        type=positive_float,
+        default=learning_rate,
+        metavar="X",
+        help="peak learning rate of the global batch, whatever the number of replicas",
+    )
+    flags.add_argument(
+        "--scale-learning-rate",
+        action="store_true",
+        help=f"multiply the rate by batch size / {batch_size}, with 5 epochs of warm-up (Goyal et al. 2017)",
+    )
+    flags.add_argument("--seed", type=natural_int, default=0, metavar="N", help="of weights, data order and dropout")
+    flags.add_argument(
+        "--limit", type=positive_int, metavar="N", help="training examples at most (default: all of them)"
+    )
+    flags.add_argument(
+        "--replicas",
+        type=positive_int,
+        metavar="N",
+        help="devices to train on (default: every visible GPU, else 1; without a GPU, N logical CPU devices)",
+    )
+    flags.add_argument(
+        "--precision",
+        choices=("float32", "mixed_float16", "mixed_bfloat16"),
+        default="float32",
+        help="Keras dtype policy; weights stay float32",
+    )
+    flags.add_argument("--run-dir", default=f"runs/{family}", metavar="DIR", help="history, report, plots, checkpoints")
+    flags.add_argument(
+        "--export-dir", default=f"saved_models/{family}", metavar="DIR", help="each run adds a version folder here"
+    )
+    flags.add_argument(
+        "--checkpoint-every", type=positive_int, default=1000, metavar="N", help="steps; each epoch's end comes on top"
+    )
+    flags.add_argument("--resume", action="store_true", help="go on with the interrupted run in --run-dir")
+    flags.add_argument(
+        "--tune", type=natural_int, default=0, metavar="N", help="trials of a hyperparameter search before training"
+    )
+    flags.add_argument(
+        "--dry-run", action="store_true", help="everything once on a few examples, in a temporary folder: finds errors"
+    )
+    return flags
+
+
+def add_image_flags(flags: argparse.ArgumentParser) -> None:
+    """Adds what the recipes on images share."""
+    flags.add_argument(
+        "--data",
+        default="digits",
+        metavar="NAME",
+        help="digits (embedded), a folder with one sub-folder of images per class, or any TFDS "
+        "image-classification set: mnist, fashion_mnist, cifar10, ...",
+    )
+    flags.add_argument(
+        "--image-size",
+        type=positive_int,
+        nargs=2,
+        metavar=("HEIGHT", "WIDTH"),
+        help="resize every image to this; needed where they differ in size (default: as they are)",
+    )
+    flags.add_argument(
+        "--augment",
+        choices=("none", "shift", "shift-flip"),
+        default="shift",
+        help="random changes of the training images: shifts of up to a tenth, mirroring left to right",
+    )
+
+
+def positive_int(text: str) -> int:
+    return _number(int, text, lambda value: value >= 1, "an integer of at least 1")
+
+
+def natural_int(text: str) -> int:
+    return _number(int, text, lambda value: 0 <= value < 2**31, "an integer from 0 to 2147483647")
+
+
+def positive_float(text: str) -> float:
+    return _number(float, text, lambda value: math.isfinite(value) and value > 0, "a finite number above 0")
+
+
+def command_line(main: Callable[[], object]) -> None:
+    """Runs a recipe's `main` as a command: bad input, failure and Ctrl-C end it with a message and an exit status."""
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    try:
+        main()
+    except BadInput as error:
+        _end(error, BAD_INPUT)
+    except Failed as error:
+        _end(error, FAILED)
+    except Interrupted as stop:
+        print(f"\n{stop}", file=sys.stderr)
+        _exit(INTERRUPTED)
+    except KeyboardInterrupt:
+        print("\nStopped.", file=sys.stderr)
+        _exit(INTERRUPTED)
+
+
+def _end(error, status):
+    print(f"\nerror: {error}", file=sys.stderr)
+    _exit(status)
+
+
+def _exit(status):
+    # Not sys.exit: TensorFlow's threads may still hold work that a normal exit would wait for.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
+def _number(kind, text, fits, needed):
+    try:
+        value = kind(text)
+    except ValueError:
+        value = None
+    if value is None or not fits(value):
+        raise argparse.ArgumentTypeError(f"{text!r} was given, {needed} is needed")
+    return value
+
+
+class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    """The recipe's docstring as it stands, and each default that a help text does not state itself."""
+
+    def _get_help_string(self, action):
+        if "default" in (action.help or "") or action.default in (None, False, argparse.SUPPRESS):
+            return action.help
+        return f"{action.help} (default: %(default)s)"
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message):
+        raise BadInput(f"{message} (see {self.prog} --help)")

@@ -1,0 +1,185 @@
+"""What a run reports: scores of a classifier, `report.json`, `report.md` and plots."""
+
+import json
+from collections.abc import Sequence
+
+import keras
+import numpy as np
+
+from recipes.common.checkpoint import write_atomically
+from recipes.common.data import Split
+from recipes.common.runs import Run
+
+CALIBRATION_BINS = 15  # As Guo et al. 2017 use, https://arxiv.org/abs/1706.04599.
+MOST_MISTAKES, MOST_CLASSES_DRAWN = 25, 40
+
+
+def evaluate(model: keras.Model, test: Split, class_names: Sequence[str], batch_size: int) -> tuple[dict, np.ndarray]:
+    """Returns the `classification_scores` of a model on a split, and its probabilities (N, K)."""
+    probabilities = model.predict(test.batches(batch_size), verbose=0)[: test.size]
+    return classification_scores(test.labels(), probabilities, class_names), probabilities
+
+
+def classification_scores(labels: np.ndarray, probabilities: np.ndarray, class_names: Sequence[str]) -> dict:
+    """Scores a classifier's probabilities.
+
+    Args:
+        labels: True classes (N,), integers from 0 to K - 1.
+        probabilities: (N, K), each row summing to 1.
+        class_names: The K names.
+
+    Returns:
+        `examples`; `accuracy`, 0..1; `loss`, the mean negative log-likelihood in nats; `expected_calibration_error`,
+        0..1, over 15 equal bins of confidence; `per_class`: name -> precision, recall, f1, support (0 where a class
+        was never predicted or never occurs); `confusion_matrix`, rows true, columns predicted.
+    """
+    from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
+
+    probabilities = np.asarray(probabilities, np.float64)
+    predicted = probabilities.argmax(axis=1)
+    indices = range(len(class_names))
+    columns = precision_recall_fscore_support(labels, predicted, labels=indices, zero_division=0)
+    true_probabilities = probabilities[np.arange(len(labels)), labels]
+    return {
+        "examples": len(labels),
+        "accuracy": float((predicted == labels).mean()),
+        "loss": float(-np.log(np.maximum(true_probabilities, np.finfo(np.float32).tiny)).mean()),
+        "expected_calibration_error": _calibration_error(predicted == labels, probabilities.max(axis=1)),
+        "per_class": {
+            name: {
+                key: (int if key == "support" else float)(column[index])
+                for key, column in zip(("precision", "recall", "f1", "support"), columns, strict=True)
+            }
+            for index, name in enumerate(class_names)
+        },
+        "confusion_matrix": confusion_matrix(labels, predicted, labels=indices).tolist(),
+    }
+
+
+def plot_classifier(
+    run: Run, history: list[dict], scores: dict, test: Split, probabilities: np.ndarray, class_names: Sequence[str]
+) -> None:
+    """Draws the learning curves, the confusion matrix and the surest mistakes into the run folder's `plots/`."""
+    plot_history(run, history)
+    plot_confusion_matrix(run, scores)
+    plot_mistakes(run, test, probabilities, class_names)
+
+
+def table(scores: dict) -> str:
+    """Returns the per-class table as text, in Markdown."""
+    width = max(5, *(len(name) for name in scores["per_class"]))
+    lines = [
+        f"| {'class':<{width}} | precision | recall |    F1 | examples |",
+        f"| {'-' * width} | --------: | -----: | ----: | -------: |",
+    ]
+    for name, row in scores["per_class"].items():
+        lines.append(
+            f"| {name:<{width}} | {row['precision']:9.3f} | {row['recall']:6.3f} | {row['f1']:5.3f} | "
+            f"{row['support']:8d} |"
+        )
+    return "\n".join(lines)
+
+
+def write(run: Run, *, trained: dict, served: dict, training: dict, tuning: dict | None, facts: dict) -> None:
+    """Writes `report.json` and `report.md` into the run folder.
+
+    Args:
+        run: The run folder.
+        trained: `classification_scores` of the trained model on the test split.
+        served: The same of the exported model, scored in a process of its own.
+        training: What `fit` returned.
+        tuning: What `tune.search` found, or None.
+        facts: Name -> value, for the head of the report.
+    """
+    training = {key: value for key, value in training.items() if key != "history"}
+    report = {"facts": facts, "trained": trained, "served": served, "training": training, "tuning": tuning}
+    write_atomically(run.folder / "report.json", (json.dumps(report, indent=2) + "\n").encode())
+    lines = [f"# {facts['model']} on {facts['data']}", ""]
+    lines += [f"- {key}: {value}" for key, value in facts.items()]
+    lines += [f"- {key.replace('_', ' ')}: {value}" for key, value in training.items()]
+    lines += ["", "## Scores on the test split", "", "| score | trained model | served model |", "| --- | --: | --: |"]
+    for key in ("accuracy", "loss", "expected_calibration_error", "examples"):
+        lines.append(f"| {key.replace('_', ' ')} | {trained[key]:.6g} | {served[key]:.6g} |")
+    lines += ["", "## Each class", "", table(trained), "", "## Plots", ""]
+    lines += [f"![{name}](plots/{name}.png)" for name in sorted(path.stem for path in run.folder.glob("plots/*.png"))]
+    if tuning:
+        lines += ["", "## Hyperparameter search", "", f"Best: {tuning['best']}", "", "| trial | score | values |"]
+        lines += ["| --- | --: | --- |"]
+        lines += [f"| {row['trial']} | {row['score'] or row['failure']} | {row['values']} |" for row in tuning["trials"]]
+    write_atomically(run.folder / "report.md", ("\n".join(lines) + "\n").encode())
+
+
+def plot_history(run: Run, history: list[dict]) -> None:
+    """Draws `plots/learning_curves.png`: each measure over the epochs, training and validation together."""
+    names = [key for key in history[0] if key != "epoch" and not key.startswith("val_")]
+    names = [name for name in names if f"val_{name}" in history[0]]
+    figure, axes = _figure(1, len(names), width=5 * len(names), height=4)
+    epochs = [row["epoch"] for row in history]
+    for axis, name in zip(axes.flat, names, strict=True):
+        axis.plot(epochs, [row[name] for row in history], label="training")
+        axis.plot(epochs, [row[f"val_{name}"] for row in history], label="validation")
+        axis.set(title=name, xlabel="epoch")
+        axis.legend()
+    _save(run, figure, "learning_curves")
+
+
+def plot_confusion_matrix(run: Run, scores: dict) -> None:
+    """Draws `plots/confusion_matrix.png`: the share of each true class (row) given to each class (column)."""
+    counts = np.array(scores["confusion_matrix"])
+    names = list(scores["per_class"])
+    side = min(14.0, 3 + 0.5 * len(names))
+    figure, axes = _figure(1, 1, width=side + 1, height=side)
+    axis = axes.flat[0]
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    figure.colorbar(axis.imshow(shares, cmap="Blues", vmin=0, vmax=1), ax=axis, shrink=0.8)
+    axis.set(xlabel="predicted", ylabel="true", title="Confusion matrix")
+    if len(names) <= MOST_CLASSES_DRAWN:
+        axis.set_xticks(range(len(names)), names, rotation=90)
+        axis.set_yticks(range(len(names)), names)
+        for row, column in np.argwhere(counts):
+            color = "white" if shares[row, column] > 0.5 else "black"
+            axis.text(column, row, counts[row, column], ha="center", va="center", color=color, fontsize=8)
+    _save(run, figure, "confusion_matrix")
+
+
+def plot_mistakes(run: Run, test: Split, probabilities: np.ndarray, class_names: Sequence[str]) -> None:
+    """Draws `plots/mistakes.png`: the wrongly classified test images that the model was surest of."""
+    wrong = []  # (confidence, image, true, predicted)
+    begin = 0
+    for images, labels in test.raw_batches(256).as_numpy_iterator():
+        rows = probabilities[begin : begin + len(labels)]
+        begin += len(labels)
+        for index in np.flatnonzero(rows.argmax(axis=1) != labels):
+            wrong.append((rows[index].max(), images[index], labels[index], rows[index].argmax()))
+        wrong = sorted(wrong, key=lambda mistake: -mistake[0])[:MOST_MISTAKES]
+    columns = 5
+    rows_needed = max(1, -(-len(wrong) // columns))
+    figure, axes = _figure(rows_needed, columns, width=9, height=2.1 * rows_needed + 0.5)
+    for axis in axes.flat:
+        axis.axis("off")
+    for axis, (confidence, image, true, predicted) in zip(axes.flat, wrong, strict=False):
+        axis.imshow(image.squeeze(-1) if image.shape[-1] == 1 else image, cmap="gray", vmin=0, vmax=255)
+        axis.set_title(f"{class_names[predicted]} ({confidence:.0%})\nis {class_names[true]}", fontsize=8)
+    figure.suptitle("The surest mistakes" if wrong else "No mistakes")
+    _save(run, figure, "mistakes")
+
+
+def _calibration_error(correct, confidence):
+    bins = np.minimum((confidence * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
+    error = 0.0
+    for index in np.unique(bins):
+        inside = bins == index
+        error += inside.mean() * abs(correct[inside].mean() - confidence[inside].mean())
+    return float(error)
+
+
+def _figure(rows, columns, *, width, height):
+    from matplotlib.figure import Figure  # Not pyplot, which looks for a display and keeps every figure.
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, figure.subplots(rows, columns, squeeze=False)
+
+
+def _save(run, figure, name):
+    (run.folder / "plots").mkdir(exist_ok=True)
+    figure.savefig(run.folder / "plots" / f"{name}.png", dpi=120)

@@ -1,0 +1,162 @@
+"""The run folder: where a run keeps what it did, and `run.json`, which says how to do it again."""
+
+import argparse
+import contextlib
+import dataclasses
+import fcntl
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from recipes.common.checkpoint import write_atomically
+from zoo.checks import BadInput
+from zoo.serving import writable_folder
+
+PACKAGES = ("zoo", "tensorflow", "keras", "tensorflow-datasets", "keras-tuner", "numpy")
+MAY_DIFFER = {"resume", "run_dir", "export_dir", "replicas", "checkpoint_every"}  # On `--resume`.
+DRY_RUN_BATCHES = 2
+
+
+@dataclasses.dataclass
+class Run:
+    """A run folder that is locked for this process.
+
+    Attributes:
+        args: The command line's arguments; a dry run's are made small and temporary.
+        folder: The run folder.
+        facts: What `run.json` will say.
+    """
+
+    args: argparse.Namespace
+    folder: Path
+    facts: dict
+
+    def note(self, **facts: object) -> None:
+        """Adds facts to `run.json`."""
+        self.facts.update(facts)
+        write_atomically(self.folder / "run.json", (json.dumps(self.facts, indent=2) + "\n").encode())
+
+
+@contextlib.contextmanager
+def start(args: argparse.Namespace) -> Iterator[Run]:
+    """Opens the run folder that `args` name: a new one, on `--resume` the interrupted one, on `--dry-run` a temporary.
+
+    An earlier run in a new one's place is kept under the next free name: `runs/cnn` becomes `runs/cnn.1`.
+
+    Raises:
+        ValueError: If a folder cannot be written, another process runs there, or `--resume` does not fit what is there.
+    """
+    export_dir = Path(args.export_dir)
+    had_exports = export_dir.exists()
+    writable_folder(export_dir)
+    with contextlib.ExitStack() as stack:
+        if args.dry_run:
+            if not had_exports:
+                export_dir.rmdir()
+            args = _rehearsal(args, Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="zoo-dry-run-"))))
+        folder = Path(args.run_dir)
+        if args.resume:
+            facts = _interrupted_run(folder, args)
+        else:
+            _set_aside(folder)
+            facts = {"arguments": vars(args), "command": [*map(str, sys.argv)], "wall_seconds": 0.0}
+        stack.enter_context(_lock(writable_folder(folder)))
+        run = Run(args, folder, facts)
+        run.note(status="running", **_environment())
+        begin, before = time.monotonic(), facts["wall_seconds"]
+        try:
+            yield run
+        except BaseException:
+            run.note(status="stopped", wall_seconds=round(before + time.monotonic() - begin, 1))
+            raise
+        run.note(status="finished", wall_seconds=round(before + time.monotonic() - begin, 1))
+        if args.dry_run:
+            print("Dry run done: every stage works with these arguments. Nothing was kept.")
+
+
+def _rehearsal(args, folder):
+    if args.resume:
+        raise BadInput("--dry-run and --resume exclude each other: a dry run keeps nothing that could be resumed.")
+    small = vars(args) | {
+        "run_dir": str(folder / "run"),
+        "export_dir": str(folder / "export"),
+        "limit": min(args.limit or sys.maxsize, DRY_RUN_BATCHES * args.batch_size),
+        "epochs": 1,
+        "tune": min(args.tune, 1),
+    }
+    return argparse.Namespace(**small)
+
+
+def _interrupted_run(folder, args):
+    path = folder / "run.json"
+    if not path.exists():
+        raise BadInput(f"--resume: there is no run in {folder}; start one without --resume.")
+    facts = json.loads(path.read_text())
+    if facts["status"] == "finished":
+        raise BadInput(f"--resume: the run in {folder} is finished; start a new one without --resume.")
+    before, now = facts["arguments"], vars(args)
+    differing = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
+    differing = [key for key in differing if key not in MAY_DIFFER]
+    if differing:
+        told = "; ".join(
+            f"--{key.replace('_', '-')} was {before.get(key)!r} and is {now.get(key)!r}" for key in differing
+        )
+        raise BadInput(f"--resume: the run in {folder} has other arguments: {told}. Use the same ones.")
+    return facts
+
+
+def _set_aside(folder):
+    if not folder.exists() or not any(folder.iterdir()):
+        return
+    with _lock(folder):
+        number = 1
+        while (kept := folder.with_name(f"{folder.name}.{number}")).exists():
+            number += 1
+        folder.rename(kept)
+    print(f"The earlier run in {folder} is kept as {kept}.")
+
+
+@contextlib.contextmanager
+def _lock(folder):
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise BadInput(f"another run is using {folder}: wait, or name another folder by --run-dir.") from None
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _environment():
+    return {
+        "python": platform.python_version(),
+        "packages": {name: _version(name) for name in PACKAGES},
+        "git_commit": _git_commit(),
+        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPU cores",
+    }
+
+
+def _version(name):
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _git_commit():
+    try:
+        git = ["git", "-C", str(Path(__file__).parent)]
+        commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+        changed = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return f"{commit} with uncommitted changes" if changed.strip() else commit

@@ -1,0 +1,137 @@
+"""Hyperparameter search with KerasTuner."""
+
+import contextlib
+import gc
+import resource
+from collections.abc import Callable
+
+import keras
+import keras_tuner
+import tensorflow as tf
+
+from recipes.common.checkpoint import write_atomically
+from recipes.common.data import Split
+from recipes.common.fit import EpochCounter, verbosity
+from recipes.common.flags import Failed
+from recipes.common.runs import Run
+
+
+def search(
+    space: Callable[[keras_tuner.HyperParameters], dict],
+    build: Callable[..., keras.Model],
+    train: Split,
+    validation: Split,
+    run: Run,
+    *,
+    epochs: int,
+    objective: str = "val_loss",
+    augment: Callable | None = None,
+) -> dict:
+    """Searches `--tune N` trials by Gaussian-process Bayesian optimisation; `--resume` repeats no finished trial.
+
+    Bayesian rather than Hyperband: `--tune N` is then the number of trials, and each is scored after the same number
+    of epochs. Hyperband's brackets set both by themselves, and pay off only with far more trials.
+
+    Args:
+        space: Draws the values of one trial: name -> value.
+        build: Called with those values; returns a compiled model, its schedule ending after `epochs`.
+        train: Examples of each trial.
+        validation: Examples that score it.
+        run: The run folder, which keeps the search in `tuner/`, and its arguments.
+        epochs: Of each trial; its score is that of its best epoch.
+        objective: Made large where it names an accuracy, else small.
+        augment: See `Split.training_batches`.
+
+    Returns:
+        `best` (name -> value), `objective`, `epochs`, and `trials`, each with `trial`, `status`, `score`, `failure`,
+        `values` and `peak_memory_mib` (of the process so far).
+
+    Raises:
+        Failed: If no trial ran through.
+    """
+    direction = "max" if "accuracy" in objective else "min"
+    hyperparameters = keras_tuner.HyperParameters()
+    space(hyperparameters)
+    _mend_state(run)
+    tuner = _Tuner(
+        run,
+        objective=keras_tuner.Objective(objective, direction),
+        max_trials=run.args.tune,
+        hyperparameters=hyperparameters,
+        seed=run.args.seed,
+        max_consecutive_failed_trials=3,
+        directory=str(run.folder),
+        project_name="tuner",
+        overwrite=False,
+    )
+    with contextlib.suppress(RuntimeError):  # Three failures in a row; the table below shows them.
+        tuner.search(
+            space, build, train, validation, epochs=epochs, pick=max if direction == "max" else min, augment=augment
+        )
+    trials = [_describe(trial) for trial in sorted(tuner.oracle.trials.values(), key=lambda trial: trial.trial_id)]
+    for trial in trials:
+        print(f"Trial {trial['trial']}: {trial['score'] if trial['failure'] is None else trial['failure']} {trial['values']}")
+    completed = [trial for trial in trials if trial["status"] == "COMPLETED"]
+    if not completed:
+        raise Failed(f"no trial of the search ran through; the first one failed with: {trials[0]['failure']}")
+    best = (max if direction == "max" else min)(completed, key=lambda trial: trial["score"])
+    return {"best": best["values"], "objective": objective, "epochs": epochs, "trials": trials}
+
+
+class _Tuner(keras_tuner.BayesianOptimization):
+    def __init__(self, run, **options):
+        self.run = run
+        super().__init__(**options)
+
+    def run_trial(self, trial, space, build, train, validation, *, epochs, pick, augment):
+        args = self.run.args
+        # Nothing of the trial before may stay: memory would grow over a long search. The session holds the policy.
+        policy = keras.config.dtype_policy()
+        keras.backend.clear_session()
+        gc.collect()
+        keras.config.set_dtype_policy(policy)
+        keras.utils.set_random_seed(args.seed)
+        model = build(**space(trial.hyperparameters))
+        epoch = tf.Variable(0, dtype=tf.int64, trainable=False)
+        history = model.fit(
+            train.training_batches(args.batch_size, epoch, seed=args.seed, augment=augment),
+            validation_data=validation.batches(args.batch_size),
+            epochs=epochs,
+            callbacks=[EpochCounter(epoch)],
+            shuffle=False,
+            verbose=verbosity(),
+        ).history
+        values = [value for value in history[self.oracle.objective.name] if value == value]
+        if not values:
+            raise FloatingPointError(f"{self.oracle.objective.name} was never a finite number")
+        peak_memory_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        return {self.oracle.objective.name: pick(values), "peak_memory_mib": round(peak_memory_mib)}
+
+    def on_trial_end(self, trial):
+        super().on_trial_end(trial)
+        state = self.run.folder / "tuner" / "oracle.json"
+        write_atomically(_state_copy(self.run), state.read_bytes())
+
+
+def _mend_state(run):
+    """KerasTuner writes its state in place; where a kill cut that short, the copy from the last trial's end is used."""
+    copy = _state_copy(run)
+    if copy.exists():
+        write_atomically(run.folder / "tuner" / "oracle.json", copy.read_bytes())
+
+
+def _state_copy(run):
+    return run.folder / "tuner-state.json"
+
+
+def _describe(trial):
+    completed = trial.status == "COMPLETED"
+    memory = trial.metrics.get_best_value("peak_memory_mib") if completed else None
+    return {
+        "trial": trial.trial_id,
+        "status": trial.status,
+        "score": trial.score if completed else None,
+        "failure": None if completed else (trial.message or trial.status).strip().splitlines()[-1],
+        "values": trial.hyperparameters.values,
+        "peak_memory_mib": memory,
+    }

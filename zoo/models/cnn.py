@@ -1,0 +1,105 @@
+"""A plain convolutional network for images. Shape letters: B batch, H height, W width, C channels."""
+
+import keras
+from keras import layers
+
+from zoo import checks
+from zoo.checks import BadInput
+
+
+def build_cnn(
+    input_shape: tuple[int, int, int],
+    num_classes: int,
+    *,
+    filters: tuple[int, ...] = (32, 64),
+    kernel_size: int = 3,
+    padding: str = "valid",
+    units: tuple[int, ...] = (64,),
+    batch_normalization: bool = False,
+    dropout_rate: float = 0.0,
+    name: str = "cnn",
+) -> keras.Model:
+    """Builds a convolutional image classifier: convolutions with pooling between them, then dense layers.
+
+    Each number in `filters` is one block: a convolution, ReLU and a 2x2 max pooling, which halves height and width.
+    The last feature map is flattened and goes through ReLU layers of `units` to a softmax over the classes. This is
+    LeNet-5's plan as it is taught today: ReLU instead of a scaled tanh, max pooling instead of trained subsampling,
+    softmax instead of radial basis units. Pixels are rescaled from 0..255 to 0..1 inside the model, so do not divide
+    them by 255 before. The defaults are the classic small net: for input (28, 28, 1) and 10 classes Conv 32 3x3, pool,
+    Conv 64 3x3, pool, Flatten, Dense 64, softmax 10; 121,930 parameters.
+
+    Args:
+        input_shape: (height, width, channels) of one image, in pixels.
+        num_classes: Classes to tell apart, at least 2.
+        filters: Output channels of each block's convolution, one block per number.
+        kernel_size: Side of the convolutions' square window, in pixels.
+        padding: `"valid"` convolves only where the window fits, `"same"` pads with zeros and keeps the size.
+        units: Widths of the dense layers between the last feature map and the classes; may be empty.
+        batch_normalization: Whether each convolution is normalised over the batch (over all replicas) before its
+            ReLU; the convolution then has no bias.
+        dropout_rate: Share of the inputs of each dense layer dropped in training, in [0, 1).
+        name: Name of the model.
+
+    Returns:
+        An uncompiled model from `image` (B, H, W, C), uint8 or float, 0..255, to class probabilities (B, num_classes),
+        float32, each row summing to 1. Train it with `sparse_categorical_crossentropy`.
+
+    Raises:
+        ValueError: If a size is not a positive integer, `dropout_rate` is outside [0, 1), `padding` is unknown, or
+            the image is too small for the blocks.
+
+    Reference:
+        LeCun et al., "Gradient-based learning applied to document recognition", 1998,
+        https://doi.org/10.1109/5.726791. Batch normalization: Ioffe and Szegedy, 2015,
+        https://arxiv.org/abs/1502.03167. Dropout: Srivastava et al., 2014,
+        https://jmlr.org/papers/v15/srivastava14a.html.
+
+    Example:
+
+    >>> from zoo import build_cnn
+    >>> model = build_cnn((28, 28, 1), 10)
+    >>> model.count_params()
+    121930
+    """
+    input_shape = checks.image_shape("input_shape", input_shape)
+    num_classes = checks.num_classes(num_classes)
+    filters = checks.positive_ints("filters", filters, minimum_length=1)
+    kernel_size = checks.positive_int("kernel_size", kernel_size)
+    padding = checks.one_of("padding", padding, ("valid", "same"))
+    units = checks.positive_ints("units", units)
+    dropout_rate = checks.rate("dropout_rate", dropout_rate)
+    _check_image_is_large_enough(input_shape, filters, kernel_size, padding)
+
+    inputs = keras.Input(input_shape, name="image")
+    x = layers.Rescaling(1 / 255)(inputs)
+    for block_filters in filters:  # (B, H, W, C) -> (B, H/2, W/2, block_filters)
+        x = layers.Conv2D(block_filters, kernel_size, padding=padding, use_bias=not batch_normalization)(x)
+        if batch_normalization:
+            x = layers.BatchNormalization(synchronized=True)(x)
+        x = layers.ReLU()(x)
+        x = layers.MaxPooling2D()(x)
+    x = layers.Flatten()(x)  # (B, H * W * C)
+    for width in units:
+        x = _dropout(x, dropout_rate)
+        x = layers.Dense(width, activation="relu")(x)
+    x = _dropout(x, dropout_rate)
+    outputs = layers.Dense(num_classes, activation="softmax", dtype="float32", name="probabilities")(x)
+    return keras.Model(inputs, outputs, name=name)
+
+
+def _dropout(x, dropout_rate):
+    return layers.Dropout(dropout_rate)(x) if dropout_rate else x
+
+
+def _check_image_is_large_enough(input_shape, filters, kernel_size, padding):
+    height, width, _ = input_shape
+    for block in range(1, len(filters) + 1):
+        if padding == "valid":
+            height, width = height - kernel_size + 1, width - kernel_size + 1
+        height, width = height // 2, width // 2
+        if min(height, width) < 1:
+            raise BadInput(
+                f"input_shape={input_shape!r} is too small: nothing of the image is left after block {block} of "
+                f"{len(filters)} (a {kernel_size}x{kernel_size} convolution with padding={padding!r}, then a 2x2 "
+                f"pooling). Use larger images, fewer filters than {filters!r}, or padding='same'."
+            )

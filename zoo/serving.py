@@ -1,0 +1,294 @@
+"""Exports: versioned SavedModels that take raw records, give named answers, and are whole or not there at all.
+
+TensorFlow Serving loads the highest integer folder of a model as soon as it sees it, so an export is written under
+a temporary name and renamed when every file is on the disk. Needs the TensorFlow backend.
+"""
+
+import contextlib
+import fcntl
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from zoo import checks
+from zoo.checks import BadInput
+
+UNFINISHED = ".unfinished-"  # The prefix of an export that is being written: no integer, so no server loads it.
+FILE_CHANNELS = (1, 3, 4)  # Grey, RGB and RGBA: what image files hold.
+
+
+def export_image_classifier(
+    model: keras.Model,
+    class_names: Sequence[str],
+    export_dir: str | os.PathLike,
+    *,
+    examples: np.ndarray,
+    check: Callable[[Path], object] | None = None,
+) -> Path:
+    """Writes an image classifier as `<export_dir>/<next version>/`, a SavedModel that any TensorFlow server loads.
+
+    Signatures (B batch, H height, W width, C channels, K classes):
+
+    - `serving_default`: `image` (B, H, W, C) uint8, 0..255.
+    - `encoded`: `image` (B,) string, the bytes of JPEG, PNG, GIF or BMP files of any size, resized to H x W; only
+      where C is 1, 3 or 4.
+
+    Both return `label` (B,) string, `probabilities` (B, K) float32, and `classes` (B, K) string: the names in the
+    order of the probabilities.
+
+    Args:
+        model: A built model from images (B, H, W, C), 0..255, to probabilities (B, K).
+        class_names: The K names, in the order of the model's output.
+        export_dir: Folder of this model's versions; made if absent.
+        examples: Images (N, H, W, C), uint8, N at least 1; they become the warm-up requests.
+        check: Called with the finished export before any server can see it; what it raises discards the export.
+
+    Returns:
+        The folder of the new version.
+
+    Raises:
+        ValueError: If the model is not such a classifier, the names or examples do not fit it, or `export_dir`
+            cannot be written.
+    """
+    image_shape = checks.image_shape("the model's input shape", tuple(model.input_shape[1:]))
+    num_classes = model.output_shape[-1]
+    if len(class_names) != num_classes or len(set(class_names)) != num_classes:
+        raise BadInput(
+            f"class_names={list(class_names)!r}: the model has {num_classes} classes; give each a name of its own."
+        )
+    examples = np.asarray(examples)
+    if examples.dtype != np.uint8 or examples.shape[1:] != image_shape or not len(examples):
+        raise BadInput(
+            f"examples have shape {examples.shape} and dtype {examples.dtype}; "
+            f"needed: (N, {', '.join(map(str, image_shape))}) and uint8, N at least 1."
+        )
+    served = plain_copy(model)
+    names = tf.constant([str(class_name) for class_name in class_names])
+
+    @tf.function(input_signature=[tf.TensorSpec((None, *image_shape), tf.uint8, name="image")])
+    def serving_default(image):
+        probabilities = tf.cast(served(image, training=False), tf.float32)
+        batch_size = tf.shape(probabilities)[0]
+        return {
+            "label": tf.gather(names, tf.argmax(probabilities, axis=-1)),
+            "probabilities": probabilities,
+            "classes": tf.tile(names[tf.newaxis], (batch_size, 1)),  # A row per image, as REST's row format wants.
+        }
+
+    @tf.function(input_signature=[tf.TensorSpec((None,), tf.string, name="image")])
+    def encoded(image):
+        pixels = tf.map_fn(
+            lambda contents: decode_image(contents, image_shape),
+            image,
+            fn_output_signature=tf.TensorSpec(image_shape, tf.uint8),
+        )
+        return serving_default(pixels)
+
+    signatures = {"serving_default": serving_default}
+    warmup_requests = [("serving_default", {"image": examples[:1]}), ("serving_default", {"image": examples[:32]})]
+    if image_shape[2] in FILE_CHANNELS:
+        signatures["encoded"] = encoded
+        warmup_requests.append(("encoded", {"image": np.array([tf.io.encode_png(examples[0]).numpy()])}))
+    return export(
+        signatures,
+        [variable.value for variable in served.variables],
+        export_dir,
+        name=model.name,
+        warmup_requests=warmup_requests,
+        check=check,
+    )
+
+
+def decode_image(contents: tf.Tensor, image_shape: tuple[int, int, int]) -> tf.Tensor:
+    """Decodes one JPEG, PNG, GIF or BMP file, the same way for training and for serving.
+
+    Args:
+        contents: The file's bytes, a scalar string.
+        image_shape: (height, width, channels) to resize to (bilinear, antialiased) and to convert to; channels 1, 3
+            or 4.
+
+    Returns:
+        The image, `image_shape`, uint8, 0..255.
+
+    Raises:
+        tf.errors.InvalidArgumentError: If the bytes are no such image.
+    """
+    height, width, channels = image_shape
+    pixels = tf.io.decode_image(contents, channels=channels, expand_animations=False)
+    pixels.set_shape((None, None, channels))
+    return resize_image(pixels, (height, width))
+
+
+def resize_image(pixels: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
+    """Resizes an image (H, W, C), uint8, to (height, width) by antialiased bilinear interpolation, still uint8."""
+    resized = tf.image.resize(pixels, size, antialias=True)
+    resized = tf.cast(tf.round(tf.clip_by_value(resized, 0, 255)), tf.uint8)
+    return tf.ensure_shape(resized, (*size, pixels.shape[-1]))
+
+
+def plain_copy(model: keras.Model) -> keras.Model:
+    """Returns a copy of `model` whose weights are plain variables, not the replicated ones of a training strategy."""
+    copy = type(model).from_config(model.get_config())
+    copy.set_weights(model.get_weights())
+    return copy
+
+
+def export(
+    signatures: Mapping[str, Callable],
+    variables: Sequence[tf.Variable],
+    export_dir: str | os.PathLike,
+    *,
+    name: str,
+    warmup_requests: Sequence[tuple[str, Mapping[str, np.ndarray]]],
+    check: Callable[[Path], object] | None = None,
+) -> Path:
+    """Writes `<export_dir>/<next version>/` with the signatures and warm-up requests; it appears whole or not at all.
+
+    Args:
+        signatures: Name of each signature -> a `tf.function` with an `input_signature` that returns a dict.
+        variables: Every variable that the signatures read.
+        export_dir: Folder of this model's versions; made if absent.
+        name: Name under which a server serves the model, for the warm-up requests.
+        warmup_requests: (signature, input name -> array) each; each is run once here before it is written.
+        check: Called with the finished export before any server can see it; what it raises discards the export.
+
+    Returns:
+        The folder of the new version: one above the highest there.
+
+    Raises:
+        ValueError: If `export_dir` cannot be written, an op runs only on a GPU, or there are over 1,000 requests.
+    """
+    if len(warmup_requests) > 1000:
+        raise BadInput(f"{len(warmup_requests)} warm-up requests: a server takes at most 1,000.")
+    export_dir = writable_folder(export_dir)
+    module = tf.Module()
+    module.variables_ = list(variables)
+    concrete = {key: function.get_concrete_function() for key, function in signatures.items()}
+    for key, function in concrete.items():
+        _refuse_gpu_only_ops(key, function)
+    for key, inputs in warmup_requests:
+        concrete[key](**{input_name: tf.constant(array) for input_name, array in inputs.items()})
+    with _unfinished_folder(export_dir) as folder:
+        tf.saved_model.save(module, str(folder), signatures=concrete)
+        _write_warmup(folder, name, warmup_requests)
+        _sync(folder)
+        if check is not None:
+            check(folder)
+        target = export_dir / str(latest_version(export_dir) + 1)
+        os.rename(folder, target)
+        _sync_folder(export_dir)
+    return target
+
+
+def writable_folder(path: str | os.PathLike) -> Path:
+    """Returns `path` as a folder, made if absent, after a trial write; raises `BadInput` if it cannot be written."""
+    path = Path(path)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except OSError as error:
+        raise BadInput(f"{path} cannot be written ({error.strerror}): name a folder that can.") from error
+    return path
+
+
+def latest_version(export_dir: str | os.PathLike) -> int:
+    """Returns the highest version in `export_dir`, 0 when there is none."""
+    path = Path(export_dir)
+    return max((int(entry.name) for entry in path.iterdir() if entry.name.isdecimal()), default=0)
+
+
+@contextlib.contextmanager
+def _unfinished_folder(export_dir):
+    """A folder to write in, removed afterwards unless it was renamed.
+
+    `export_dir` stays locked meanwhile (the system lets go when the process ends, however it ends), so what lies
+    there under such a name when the lock is ours was left by a killed process.
+    """
+    with _locked(export_dir):
+        for leftover in export_dir.glob(f"{UNFINISHED}*"):
+            shutil.rmtree(leftover)
+        folder = Path(tempfile.mkdtemp(prefix=UNFINISHED, dir=export_dir))
+        try:
+            folder.chmod(0o755)  # mkdtemp makes it private; a server often runs as another user.
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _locked(folder):
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _sync(folder):
+    for path in folder.rglob("*"):
+        if path.is_dir():
+            _sync_folder(path)
+        else:
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+    _sync_folder(folder)
+
+
+def _sync_folder(folder):
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _refuse_gpu_only_ops(signature, function):
+    graph = function.graph.as_graph_def()
+    nodes = [*graph.node, *(node for body in graph.library.function for node in body.node_def)]
+    gpu_only = sorted({node.op for node in nodes if "Cudnn" in node.op})
+    if gpu_only:
+        raise BadInput(f"signature {signature!r} has ops that run only on a GPU: {', '.join(gpu_only)}.")
+
+
+def _write_warmup(folder, name, requests):
+    extra = folder / "assets.extra"
+    extra.mkdir()
+    with tf.io.TFRecordWriter(str(extra / "tf_serving_warmup_requests")) as writer:
+        for signature, inputs in requests:
+            writer.write(_prediction_log(name, signature, inputs))
+
+
+def _prediction_log(name, signature, inputs):
+    """A `tensorflow.serving.PredictionLog` with one `PredictRequest`, as bytes.
+
+    Written by hand: the package that has these messages needs `tensorflow` under that very name and is far larger
+    than the six field numbers used here, which its .proto files fix for good.
+    """
+    model_spec = _field(1, name.encode()) + _field(3, signature.encode())
+    request = _field(1, model_spec)
+    for input_name, array in inputs.items():
+        tensor = tf.make_tensor_proto(array).SerializeToString()
+        request += _field(2, _field(1, input_name.encode()) + _field(2, tensor))
+    return _field(6, _field(1, request))
+
+
+def _field(number, payload):
+    """One length-delimited protobuf field."""
+    return _varint(number << 3 | 2) + _varint(len(payload)) + payload
+
+
+def _varint(value):
+    encoded = bytearray()
+    while value > 0x7F:
+        encoded.append(value & 0x7F | 0x80)
+        value >>= 7
+    encoded.append(value)
+    return bytes(encoded)
