@@ -1,17 +1,16 @@
 """Trains a convolutional image classifier and exports it for serving.
 
-  python -m recipes.cnn                      scikit-learn's handwritten digits: the reference run
-  python -m recipes.cnn --dry-run            every stage on a few examples, in well under a minute
-  python -m recipes.cnn --tune 10            searches dense width, dropout and learning rate first
-  python -m recipes.cnn --data fashion_mnist --augment shift-flip --epochs 20 --batch-size 128
-  python -m recipes.cnn --data path/to/folder --image-size 64 64
+python -m recipes.cnn                      scikit-learn's handwritten digits: the reference run
+python -m recipes.cnn --dry-run            every stage on a few examples, in well under a minute
+python -m recipes.cnn --tune 10            searches dense width, dropout and learning rate first
+python -m recipes.cnn --data fashion_mnist --augment shift-flip --epochs 15 --batch-size 128
+python -m recipes.cnn --data path/to/folder --image-size 64 64
 """
 
 from functools import partial
 
 from recipes.common import flags
 
-FAMILY = "cnn"
 BATCH_SIZE = 32
 PATIENCE = 15  # Epochs without a better validation loss.
 TRIAL_EPOCHS = 10
@@ -29,7 +28,7 @@ def search_space(hp):
 
 
 def main(argv=None):
-    parser = flags.parser(__doc__, FAMILY, epochs=40, batch_size=BATCH_SIZE, learning_rate=2e-3)
+    parser = flags.parser(__doc__, "cnn", epochs=40, batch_size=BATCH_SIZE, learning_rate=2e-3)
     flags.add_image_flags(parser)
     args = parser.parse_args(argv)
 
@@ -38,15 +37,13 @@ def main(argv=None):
     import_tensorflow()
     import keras
 
-    from recipes.common import devices, images, report, runs, served, tune
+    from recipes.common import devices, images, runs, tune
+    from recipes.common.finish import finish_image_classifier
     from recipes.common.fit import cosine_schedule, fit
     from recipes.common.parallel import DataParallel
     from zoo import build_cnn
-    from zoo.serving import export_image_classifier
 
-    strategy = devices.strategy(args.replicas, args.batch_size)
-    keras.utils.set_random_seed(args.seed)
-    keras.config.set_dtype_policy(args.precision)
+    strategy = devices.set_up(args)
     with runs.start(args) as run:
         args = run.args  # A dry run's are smaller.
         data = images.load(args.data, image_size=args.image_size, limit=args.limit, quick=args.dry_run)
@@ -55,12 +52,17 @@ def main(argv=None):
         run.note(data=data.describe(), devices=devices.describe(strategy))
 
         def build(units, dropout_rate, learning_rate=args.learning_rate, epochs=args.epochs):
-            rate = cosine_schedule(args, learning_rate, epochs, steps, reference_batch_size=BATCH_SIZE)
             with strategy.scope():
-                cnn = build_cnn(
-                    data.image_shape, len(data.class_names), units=(units,), dropout_rate=dropout_rate, **ARCHITECTURE
+                model = DataParallel(
+                    build_cnn(
+                        data.image_shape,
+                        len(data.class_names),
+                        units=(units,),
+                        dropout_rate=dropout_rate,
+                        **ARCHITECTURE,
+                    )
                 )
-                model = DataParallel(cnn)
+                rate = cosine_schedule(args, learning_rate, epochs, steps, reference_batch_size=BATCH_SIZE)
                 model.compile(
                     keras.optimizers.Adam(rate),
                     loss="sparse_categorical_crossentropy",
@@ -72,30 +74,11 @@ def main(argv=None):
         choices, tuning = CHOICES, None
         if args.tune:
             trial = partial(build, epochs=TRIAL_EPOCHS)
-            tuning = tune.search(
-                search_space, trial, data.train, data.validation, run, epochs=TRIAL_EPOCHS, augment=augment
-            )
+            tuning = tune.search(search_space, trial, data.train, data.validation, run, TRIAL_EPOCHS, augment=augment)
             choices = tuning["best"]
         model = build(**choices)
         training = fit(model, data.train, data.validation, run, patience=PATIENCE, augment=augment)
-
-        scores, probabilities = report.evaluate(model, data.test, data.class_names, args.batch_size)
-        print(f"\nTest accuracy {scores['accuracy']:.4f}, loss {scores['loss']:.4f}\n\n{report.table(scores)}\n")
-        report.plot_classifier(run, training["history"], scores, data.test, probabilities, data.class_names)
-
-        served_scores = {}
-        version = export_image_classifier(
-            model.model,
-            data.class_names,
-            args.export_dir,
-            examples=data.test.first(32),
-            check=lambda folder: served_scores.update(
-                served.check(folder, data.test, data.class_names, scores, probabilities)
-            ),
-        )
-        facts = {"model": FAMILY, "data": data.name, "devices": devices.describe(strategy), "export": str(version)}
-        report.write(run, trained=scores, served=served_scores, training=training, tuning=tuning, facts=facts)
-        print(f"Report: {run.folder / 'report.md'}. Export: {version}.")
+        return finish_image_classifier(model, data, run, training=training, tuning=tuning)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,19 @@
 """Devices: which ones a run uses, and what keeps N of them equal to one."""
 
+import argparse
+
 import keras
 import tensorflow as tf
 
 from zoo.checks import BadInput
+
+
+def set_up(args: argparse.Namespace) -> tf.distribute.Strategy:
+    """Sets the seeds and the precision that `args` ask for, and returns the `strategy` to build the model in."""
+    used = strategy(args.replicas, args.batch_size)
+    keras.utils.set_random_seed(args.seed)
+    keras.config.set_dtype_policy(args.precision)
+    return used
 
 
 def strategy(replicas: int | None, batch_size: int) -> tf.distribute.Strategy:

@@ -143,9 +143,7 @@ def _folder(folder, image_size):
     for names_part, labels_part in _stratified_parts(names, labels):
         examples = tf.data.Dataset.from_tensor_slices((names_part, labels_part))
         splits.append(_from_dataset(examples, len(labels_part), image_shape, read, len(paths)))
-    return ImageData(
-        str(folder), *splits, image_shape=image_shape, class_names=class_names, fingerprint=fingerprint
-    )
+    return ImageData(str(folder), *splits, image_shape=image_shape, class_names=class_names, fingerprint=fingerprint)
 
 
 def _inspect(paths, folder):
@@ -185,7 +183,7 @@ def _tfds(name, image_size):
             f"--data {name}: its images have the shape {image_shape}, so they may differ in size. "
             "Give one size for all by --image-size HEIGHT WIDTH."
         )
-    if image_shape[-1] not in FILE_CHANNELS or builder.info.features[image_key].dtype != np.uint8:
+    if image_shape[-1] not in FILE_CHANNELS or builder.info.features[image_key].np_dtype != np.uint8:
         raise BadInput(f"--data {name}: its images have {image_shape[-1]} channels; 1, 3 or 4 of uint8 are needed.")
 
     def read(example):

@@ -125,7 +125,9 @@ def _count_and_weight(y_pred, sample_weight):
     weights = mask = tf.cast(mask, tf.float32)
     if sample_weight is not None:
         missing_axes = mask.shape.rank - sample_weight.shape.rank
-        weights *= tf.reshape(tf.cast(sample_weight, tf.float32), [*tf.unstack(tf.shape(sample_weight)), *[1] * missing_axes])
+        weights *= tf.reshape(
+            tf.cast(sample_weight, tf.float32), [*tf.unstack(tf.shape(sample_weight)), *[1] * missing_axes]
+        )
     return tf.reduce_sum(mask), tf.reduce_sum(weights)
 
 

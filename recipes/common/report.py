@@ -56,15 +56,6 @@ def classification_scores(labels: np.ndarray, probabilities: np.ndarray, class_n
     }
 
 
-def plot_classifier(
-    run: Run, history: list[dict], scores: dict, test: Split, probabilities: np.ndarray, class_names: Sequence[str]
-) -> None:
-    """Draws the learning curves, the confusion matrix and the surest mistakes into the run folder's `plots/`."""
-    plot_history(run, history)
-    plot_confusion_matrix(run, scores)
-    plot_mistakes(run, test, probabilities, class_names)
-
-
 def table(scores: dict) -> str:
     """Returns the per-class table as text, in Markdown."""
     width = max(5, *(len(name) for name in scores["per_class"]))
@@ -105,7 +96,9 @@ def write(run: Run, *, trained: dict, served: dict, training: dict, tuning: dict
     if tuning:
         lines += ["", "## Hyperparameter search", "", f"Best: {tuning['best']}", "", "| trial | score | values |"]
         lines += ["| --- | --: | --- |"]
-        lines += [f"| {row['trial']} | {row['score'] or row['failure']} | {row['values']} |" for row in tuning["trials"]]
+        lines += [
+            f"| {row['trial']} | {row['score'] or row['failure']} | {row['values']} |" for row in tuning["trials"]
+        ]
     write_atomically(run.folder / "report.md", ("\n".join(lines) + "\n").encode())
 
 

@@ -1,0 +1,44 @@
+# Each target sets itself up in .venv on a fresh machine: it needs Python 3.11 or newer and make, nothing else.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+# Every version is pinned there, so that a new release elsewhere cannot break a fresh clone.
+export PIP_CONSTRAINT := constraints.txt
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: demo test lint bench lock clean
+
+demo: $(VENV)/.recipes ## Train, evaluate, export and serve the CNN on handwritten digits.
+	$(BIN)/python -m recipes.cnn
+
+test: $(VENV)/.dev ## Every test.
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.dev ## Style and types.
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(VENV)/.bench ## Speed beside the peers; keep the machine free of other work.
+	$(BIN)/python -m benchmarks.startup
+	$(BIN)/python -m benchmarks.train_cnn
+	$(BIN)/python -m benchmarks.serve
+
+$(VENV)/.%: setup.cfg pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "error: $(PYTHON) is older than Python 3.11: name a newer one, as in 'make demo PYTHON=python3.12'"; exit 2; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --editable '.[$*]'
+	@touch $@
+
+lock: ## Write constraints.txt anew from the newest releases that the tests then have to pass with.
+	rm -rf $(VENV)-lock
+	$(PYTHON) -m venv $(VENV)-lock
+	PIP_CONSTRAINT= $(VENV)-lock/bin/python -m pip install --quiet --upgrade --editable '.[dev,bench]' 'setuptools>=77' wheel
+	{ sed '/^[^#]/,$$d' constraints.txt; $(VENV)-lock/bin/python -m pip freeze --all --exclude-editable | sed 's/ *;.*//; s/+cpu$$//'; } > constraints.tmp
+	mv constraints.tmp constraints.txt
+	rm -rf $(VENV)-lock
+
+clean: ## Remove the environment, not your runs and exports.
+	rm -rf $(VENV) build *.egg-info

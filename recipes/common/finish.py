@@ -1,0 +1,45 @@
+"""The end of a recipe: evaluate, plot, export, prove that the export scores the same, report."""
+
+from recipes.common import report, served
+from recipes.common.images import ImageData
+from recipes.common.parallel import DataParallel
+from recipes.common.runs import Run
+from zoo.serving import export_image_classifier
+
+
+def finish_image_classifier(
+    model: DataParallel, data: ImageData, run: Run, *, training: dict, tuning: dict | None
+) -> dict:
+    """Scores a trained classifier on the test split, exports it, and has the export score the same before it appears.
+
+    Returns:
+        The scores of the trained model (`report.classification_scores`).
+
+    Raises:
+        Failed: If the served model does not score what the trained one does; nothing is exported then.
+    """
+    args, name = run.args, model.model.name
+    scores, probabilities = report.evaluate(model, data.test, data.class_names, args.batch_size)
+    print(f"\nTest accuracy {scores['accuracy']:.4f}, loss {scores['loss']:.4f}\n\n{report.table(scores)}\n")
+    report.plot_history(run, training["history"])
+    report.plot_confusion_matrix(run, scores)
+    report.plot_mistakes(run, data.test, probabilities, data.class_names)
+
+    served_scores: dict = {}
+
+    def check(folder):
+        served_scores.update(served.check(folder, data.test, data.class_names, scores, probabilities))
+
+    version = export_image_classifier(
+        model.model, data.class_names, args.export_dir, examples=data.test.first(32), check=check
+    )
+    facts = {
+        "model": name,
+        "data": data.name,
+        "parameters": model.model.count_params(),
+        "devices": run.facts["devices"],
+        "export": str(version),
+    }
+    report.write(run, trained=scores, served=served_scores, training=training, tuning=tuning, facts=facts)
+    print(f"Report: {run.folder / 'report.md'}. Export: {version}.")
+    return scores

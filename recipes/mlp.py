@@ -1,0 +1,81 @@
+"""Trains a multilayer perceptron on flattened images and exports it for serving.
+
+python -m recipes.mlp                      scikit-learn's handwritten digits: the reference run
+python -m recipes.mlp --dry-run            every stage on a few examples, in well under a minute
+python -m recipes.mlp --tune 10            searches widths, dropout and learning rate first
+python -m recipes.mlp --data mnist --batch-size 128 --epochs 30      the classic 784-500-10 net
+"""
+
+import math
+from functools import partial
+
+from recipes.common import flags
+
+BATCH_SIZE = 32
+PATIENCE = 20  # Epochs without a better validation loss.
+TRIAL_EPOCHS = 15
+CHOICES = {"units": 500, "num_layers": 1, "dropout_rate": 0.2}
+
+
+def search_space(hp):
+    return {
+        "units": hp.Choice("units", (125, 250, 500, 1000)),
+        "num_layers": hp.Int("num_layers", 1, 3),
+        "dropout_rate": hp.Float("dropout_rate", 0.0, 0.6, step=0.1),
+        "learning_rate": hp.Float("learning_rate", 1e-4, 1e-2, sampling="log"),
+    }
+
+
+def main(argv=None):
+    parser = flags.parser(__doc__, "mlp", epochs=60, batch_size=BATCH_SIZE, learning_rate=1e-3)
+    flags.add_image_flags(parser)
+    args = parser.parse_args(argv)
+
+    from recipes.common.quiet import import_tensorflow
+
+    import_tensorflow()
+    import keras
+
+    from recipes.common import devices, images, runs, tune
+    from recipes.common.finish import finish_image_classifier
+    from recipes.common.fit import cosine_schedule, fit
+    from recipes.common.parallel import DataParallel
+    from zoo import build_mlp
+
+    strategy = devices.set_up(args)
+    with runs.start(args) as run:
+        args = run.args  # A dry run's are smaller.
+        data = images.load(args.data, image_size=args.image_size, limit=args.limit, quick=args.dry_run)
+        augment = images.AUGMENTATIONS[args.augment]
+        steps = data.train.steps(args.batch_size)
+        run.note(data=data.describe(), devices=devices.describe(strategy))
+
+        def build(units, num_layers, dropout_rate, learning_rate=args.learning_rate, epochs=args.epochs):
+            num_features, num_classes = math.prod(data.image_shape), len(data.class_names)
+            with strategy.scope():
+                mlp = build_mlp(num_features, num_classes, units=(units,) * num_layers, dropout_rate=dropout_rate)
+                # What turns an image into features is served with the model.
+                image = keras.Input(data.image_shape, name="image")
+                features = keras.layers.Flatten()(keras.layers.Rescaling(1 / 255)(image))
+                model = DataParallel(keras.Model(image, mlp(features), name="mlp"))
+                rate = cosine_schedule(args, learning_rate, epochs, steps, reference_batch_size=BATCH_SIZE)
+                model.compile(
+                    keras.optimizers.Adam(rate),
+                    loss="sparse_categorical_crossentropy",
+                    weighted_metrics=["accuracy"],
+                    steps_per_execution=devices.steps_per_execution(strategy, steps),
+                )
+            return model
+
+        choices, tuning = CHOICES, None
+        if args.tune:
+            trial = partial(build, epochs=TRIAL_EPOCHS)
+            tuning = tune.search(search_space, trial, data.train, data.validation, run, TRIAL_EPOCHS, augment=augment)
+            choices = tuning["best"]
+        model = build(**choices)
+        training = fit(model, data.train, data.validation, run, patience=PATIENCE, augment=augment)
+        return finish_image_classifier(model, data, run, training=training, tuning=tuning)
+
+
+if __name__ == "__main__":
+    flags.command_line(main)
