@@ -15,8 +15,8 @@ BATCH_SIZE = 32
 PATIENCE = 15  # Epochs without a better validation loss.
 TRIAL_EPOCHS = 10
 # Three blocks, which fit images from 8x8 on, normalised (Ioffe and Szegedy 2015) and with dropout (Srivastava 2014).
-ARCHITECTURE = {"filters": (32, 64, 128), "padding": "same", "batch_normalization": True}
-CHOICES = {"units": 128, "dropout_rate": 0.4}
+ARCHITECTURE = {"filters": (32, (64, 64), (128, 128)), "padding": "same", "batch_normalization": True}
+CHOICES = {"units": 128, "dropout_rate": 0.3}
 
 
 def search_space(hp):

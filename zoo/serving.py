@@ -140,7 +140,7 @@ def plain_copy(model: keras.Model) -> keras.Model:
 
 
 def export(
-    signatures: Mapping[str, Callable],
+    signatures: Mapping[str, tf.types.experimental.PolymorphicFunction],
     variables: Sequence[tf.Variable],
     export_dir: str | os.PathLike,
     *,

@@ -1,6 +1,7 @@
 """Devices: which ones a run uses, and what keeps N of them equal to one."""
 
 import argparse
+import contextlib
 
 import keras
 import tensorflow as tf
@@ -55,10 +56,9 @@ def strategy(replicas: int | None, batch_size: int) -> tf.distribute.Strategy:
 def _logical_cpus(count):
     cpu = tf.config.list_physical_devices("CPU")[0]
     if count > 1 and not tf.config.get_logical_device_configuration(cpu):
-        try:
+        # It raises where TensorFlow has already started with the devices it has; the caller checks their number.
+        with contextlib.suppress(RuntimeError):
             tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * count)
-        except RuntimeError:
-            pass  # TensorFlow has started in this process with the devices it has; the caller checks their number.
     return [device.name for device in tf.config.list_logical_devices("CPU")]
 
 

@@ -34,7 +34,9 @@ class DataParallel(keras.Model):
     def __init__(self, model: keras.Model, *, global_clipnorm: float | None = None, accumulation_steps: int = 1):
         super().__init__(name=f"data_parallel_{model.name}")
         self.model = model
-        self.global_clipnorm = global_clipnorm and checks.positive_number("global_clipnorm", global_clipnorm)
+        if global_clipnorm is not None:
+            global_clipnorm = checks.positive_number("global_clipnorm", global_clipnorm)
+        self.global_clipnorm = global_clipnorm
         self.accumulation_steps = checks.positive_int("accumulation_steps", accumulation_steps)
 
     def call(self, inputs, training=None):
@@ -122,18 +124,14 @@ def _count_and_weight(y_pred, sample_weight):
         return count, count
     if mask is None:
         return tf.cast(tf.size(sample_weight), tf.float32), tf.reduce_sum(tf.cast(sample_weight, tf.float32))
-    weights = mask = tf.cast(mask, tf.float32)
-    if sample_weight is not None:
-        missing_axes = mask.shape.rank - sample_weight.shape.rank
-        weights *= tf.reshape(
-            tf.cast(sample_weight, tf.float32), [*tf.unstack(tf.shape(sample_weight)), *[1] * missing_axes]
-        )
+    mask = tf.cast(mask, tf.float32)
+    weights = mask if sample_weight is None else mask * tf.cast(sample_weight, tf.float32)
     return tf.reduce_sum(mask), tf.reduce_sum(weights)
 
 
 def _add(sums, gradients):
     return [
-        gradient if total is None else total if gradient is None else total + gradient
+        gradient if total is None else total if gradient is None else tf.convert_to_tensor(total) + gradient
         for total, gradient in zip(sums, gradients, strict=True)
     ]
 

@@ -70,9 +70,7 @@ def search(
         )
     trials = [_describe(trial) for trial in sorted(tuner.oracle.trials.values(), key=lambda trial: trial.trial_id)]
     for trial in trials:
-        print(
-            f"Trial {trial['trial']}: {trial['score'] if trial['failure'] is None else trial['failure']} {trial['values']}"
-        )
+        print(f"Trial {trial['trial']}: {trial['failure'] or trial['score']} {trial['values']}")
     completed = [trial for trial in trials if trial["status"] == "COMPLETED"]
     if not completed:
         raise Failed(f"no trial of the search ran through; the first one failed with: {trials[0]['failure']}")

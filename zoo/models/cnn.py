@@ -6,12 +6,15 @@ from keras import layers
 from zoo import checks
 from zoo.checks import BadInput
 
+# TensorFlow's replicas would each keep statistics of their own; on other backends they never do, and Keras refuses.
+SYNCHRONIZED = keras.config.backend() == "tensorflow"
+
 
 def build_cnn(
     input_shape: tuple[int, int, int],
     num_classes: int,
     *,
-    filters: tuple[int, ...] = (32, 64),
+    filters: tuple[int | tuple[int, ...], ...] = (32, 64),
     kernel_size: int = 3,
     padding: str = "valid",
     units: tuple[int, ...] = (64,),
@@ -21,7 +24,8 @@ def build_cnn(
 ) -> keras.Model:
     """Builds a convolutional image classifier: convolutions with pooling between them, then dense layers.
 
-    Each number in `filters` is one block: a convolution, ReLU and a 2x2 max pooling, which halves height and width.
+    Each entry of `filters` is one block: a convolution with ReLU, or several, then a 2x2 max pooling, which halves
+    height and width.
     The last feature map is flattened and goes through ReLU layers of `units` to a softmax over the classes. This is
     LeNet-5's plan as it is taught today: ReLU instead of a scaled tanh, max pooling instead of trained subsampling,
     softmax instead of radial basis units. Pixels are rescaled from 0..255 to 0..1 inside the model, so do not divide
@@ -31,7 +35,8 @@ def build_cnn(
     Args:
         input_shape: (height, width, channels) of one image, in pixels.
         num_classes: Classes to tell apart, at least 2.
-        filters: Output channels of each block's convolution, one block per number.
+        filters: Output channels of each block's convolutions: a number is a block of one, a tuple a block of several,
+            as in (32, (64, 64)).
         kernel_size: Side of the convolutions' square window, in pixels.
         padding: `"valid"` convolves only where the window fits, `"same"` pads with zeros and keeps the size.
         units: Widths of the dense layers between the last feature map and the classes; may be empty.
@@ -63,20 +68,21 @@ def build_cnn(
     """
     input_shape = checks.image_shape("input_shape", input_shape)
     num_classes = checks.num_classes(num_classes)
-    filters = checks.positive_ints("filters", filters, minimum_length=1)
+    blocks = _blocks(filters)
     kernel_size = checks.positive_int("kernel_size", kernel_size)
     padding = checks.one_of("padding", padding, ("valid", "same"))
     units = checks.positive_ints("units", units)
     dropout_rate = checks.rate("dropout_rate", dropout_rate)
-    _check_image_is_large_enough(input_shape, filters, kernel_size, padding)
+    _check_image_is_large_enough(input_shape, blocks, kernel_size, padding)
 
     inputs = keras.Input(input_shape, name="image")
     x = layers.Rescaling(1 / 255)(inputs)
-    for block_filters in filters:  # (B, H, W, C) -> (B, H/2, W/2, block_filters)
-        x = layers.Conv2D(block_filters, kernel_size, padding=padding, use_bias=not batch_normalization)(x)
-        if batch_normalization:
-            x = layers.BatchNormalization(synchronized=True)(x)
-        x = layers.ReLU()(x)
+    for block in blocks:  # (B, H, W, C) -> (B, H/2, W/2, the block's last channels)
+        for channels in block:
+            x = layers.Conv2D(channels, kernel_size, padding=padding, use_bias=not batch_normalization)(x)
+            if batch_normalization:
+                x = layers.BatchNormalization(synchronized=SYNCHRONIZED)(x)
+            x = layers.ReLU()(x)
         x = layers.MaxPooling2D()(x)
     x = layers.Flatten()(x)  # (B, H * W * C)
     for width in units:
@@ -91,15 +97,27 @@ def _dropout(x, dropout_rate):
     return layers.Dropout(dropout_rate)(x) if dropout_rate else x
 
 
-def _check_image_is_large_enough(input_shape, filters, kernel_size, padding):
+def _blocks(filters):
+    """Returns the channels of each block's convolutions, as a tuple of tuples."""
+    if not isinstance(filters, (tuple, list)) or not filters:
+        raise BadInput(f"filters={filters!r}: it must hold a number or a tuple for each block, as in (32, (64, 64)).")
+    return tuple(
+        checks.positive_ints(
+            f"filters[{index}]", block if isinstance(block, (tuple, list)) else (block,), minimum_length=1
+        )
+        for index, block in enumerate(filters)
+    )
+
+
+def _check_image_is_large_enough(input_shape, blocks, kernel_size, padding):
     height, width, _ = input_shape
-    for block in range(1, len(filters) + 1):
+    for number, block in enumerate(blocks, start=1):
         if padding == "valid":
-            height, width = height - kernel_size + 1, width - kernel_size + 1
+            height, width = height - len(block) * (kernel_size - 1), width - len(block) * (kernel_size - 1)
         height, width = height // 2, width // 2
         if min(height, width) < 1:
             raise BadInput(
-                f"input_shape={input_shape!r} is too small: nothing of the image is left after block {block} of "
-                f"{len(filters)} (a {kernel_size}x{kernel_size} convolution with padding={padding!r}, then a 2x2 "
-                f"pooling). Use larger images, fewer filters than {filters!r}, or padding='same'."
+                f"input_shape={input_shape!r} is too small: nothing of the image is left after block {number} of "
+                f"{len(blocks)} (convolutions {kernel_size}x{kernel_size} with padding={padding!r}, then a 2x2 "
+                "pooling). Use larger images, fewer blocks in filters, or padding='same'."
             )

@@ -1,0 +1,150 @@
+"""How the benchmarks measure: contestants take turns, and only ratios of neighbouring turns are compared.
+
+Each contestant lives in a fresh process of its own, so that no thread pool, allocator or import disturbs another. It
+warms up once and then works only when it is asked to (A B C, A B C, ...), so that whatever else slows the machine
+down for a while hits all of them; between its turns it blocks on a pipe.
+"""
+
+import contextlib
+import dataclasses
+import importlib.metadata
+import multiprocessing
+import os
+import platform
+import signal
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+MOST_IDLE_CPU = 0.02  # Of one core: a contestant that uses more between its turns disturbs the others.
+
+
+class Turns:
+    """A contestant's end of the pipe: `start` once, then `wait`, work and `report` for ever."""
+
+    def __init__(self, connection):
+        self.connection = connection
+
+    def start(self, device: str) -> None:
+        """Says which device this contestant works on."""
+        self.connection.send(device)
+
+    def wait(self) -> None:
+        """Returns when it is this contestant's turn."""
+        began, used = time.perf_counter(), time.process_time()
+        try:
+            self.connection.recv()
+        except EOFError:
+            os._exit(0)  # The benchmark is gone; a framework's threads must not keep this process alive.
+        self.idle_cpu = (time.process_time() - used) / (time.perf_counter() - began)
+
+    def report(self, measured: object) -> None:
+        """Ends the turn with what it measured."""
+        self.connection.send((measured, self.idle_cpu))
+
+
+@dataclasses.dataclass
+class Contestant:
+    """What takes part: `run(turns, *arguments)`, a module-level function, is called in a process of its own.
+
+    Attributes:
+        device: What it works on, as it says itself.
+        measured: What it reported, a value per repeat.
+        idle_cpu: Largest share of a core that it used while it waited.
+    """
+
+    name: str
+    run: Callable
+    arguments: tuple = ()
+    device: str = ""
+    measured: list = dataclasses.field(default_factory=list)
+    idle_cpu: float = 0.0
+
+
+def take_turns(contestants: Sequence[Contestant], repeats: int) -> None:
+    """Has every contestant work `repeats` times, in rounds, after one turn to warm up that does not count."""
+    os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")  # Else the first one takes the whole GPU's memory.
+    spawn = multiprocessing.get_context("spawn")
+    with contextlib.ExitStack() as stack:
+        pipes = []
+        for contestant in contestants:
+            pipe, other_end = spawn.Pipe()
+            process = spawn.Process(target=_take_part, args=(contestant, other_end), daemon=True)
+            process.start()
+            stack.callback(process.kill)
+            other_end.close()  # So that the pipe ends when the process does.
+            contestant.device = _receive(contestant, pipe)
+            _turn(contestant, pipe)
+            pipes.append(pipe)
+        for _ in range(repeats):
+            for contestant, pipe in zip(contestants, pipes, strict=True):
+                measured, idle_cpu = _turn(contestant, pipe)
+                contestant.measured.append(measured)
+                contestant.idle_cpu = max(contestant.idle_cpu, idle_cpu)
+
+
+def _take_part(contestant, pipe):
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the benchmark's, which ends its contestants.
+    contestant.run(Turns(pipe), *contestant.arguments)
+
+
+def _turn(contestant, pipe):
+    pipe.send(None)
+    return _receive(contestant, pipe)
+
+
+def _receive(contestant, pipe):
+    try:
+        return pipe.recv()
+    except EOFError:
+        sys.exit(f"error: {contestant.name!r} ended early; what it said is above.")
+
+
+def spread(values: Sequence[float], digits: int = 2) -> str:
+    """Returns such as `1.32 (1.29 to 1.40)`: the median, the smallest and the largest value."""
+    middle, low, high = (f"{f(values):,.{digits}f}" for f in (statistics.median, min, max))
+    return f"{middle} ({low} to {high})"
+
+
+def ratios(numerators: Sequence[float], denominators: Sequence[float]) -> str:
+    """Returns the `spread` of the ratios of what was measured in the same round."""
+    return spread([above / below for above, below in zip(numerators, denominators, strict=True)])
+
+
+def print_table(header: Sequence[str], rows: Sequence[Sequence[str]], contestants: Sequence[Contestant] = ()) -> None:
+    """Prints a Markdown table, the first column to the left, and a warning of contestants that were not idle."""
+    widths = [max(len(cell) for cell in column) for column in zip(header, *rows, strict=True)]
+    rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
+    for first, *rest in (header, rule, *rows):
+        cells = [first.ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(rest, widths[1:], strict=True))]
+        print(f"| {' | '.join(cells)} |")
+    for contestant in contestants:
+        if contestant.idle_cpu > MOST_IDLE_CPU:
+            print(f"\nWarning: {contestant.name!r} used {contestant.idle_cpu:.0%} of a core while it waited.")
+    sys.stdout.flush()
+
+
+def print_setting(*packages: str) -> None:
+    """Prints what the numbers below depend on: the versions, the machine, and how busy it already was."""
+    versions = [f"Python {platform.python_version()}", *(f"{name} {_version(name)}" for name in packages)]
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    print(f"- Versions: {', '.join(versions)}")
+    print(f"- Machine: {platform.system()} {platform.machine()}, {cores} cores, {_cpu_model()}")
+    print(f"- Load average at the start: {os.getloadavg()[0]:.1f} (on an idle machine near 0)", flush=True)
+
+
+def _version(package):
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "(not installed)"
+
+
+def _cpu_model():
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or "unknown processor"

@@ -1,0 +1,139 @@
+"""Serving speed of the CNN that `recipes/cnn.py` trains: its export beside the same model asked through Keras.
+
+python -m benchmarks.serve                            5 repeats of 300 requests
+
+The recipe's net for 28x28 grey images and 10 classes, with random weights, answers uint8 images with probabilities as
+a NumPy array. The contestants:
+
+- `serving_default`: the exported SavedModel, in a process that has only TensorFlow (Keras and zoo are blocked);
+- `encoded`: the same process and export, asked with the bytes of a PNG file per image, which it decodes;
+- `model.predict(x, verbose=0)` and `model(x, training=False)`: Keras, in a process of its own each.
+
+A turn is `--requests` requests of one image, each timed from the client's bytes or array to the answer, then a third
+as many of 32 images, timed together; there is no network in it. `benchmarks/common.py` says how turns are taken.
+"""
+
+import argparse
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.common import Contestant, print_setting, print_table, ratios, spread, take_turns
+
+IMAGE_SHAPE, NUM_CLASSES = (28, 28, 1), 10
+BATCH_SIZE = 32
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.serve", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--repeats", type=int, default=5, metavar="N", help="turns of each contestant")
+    parser.add_argument("--requests", type=int, default=300, metavar="N", help="of one image, in each turn")
+    args = parser.parse_args(argv)
+    if args.repeats < 1 or args.requests < 2:
+        parser.error("--repeats must be at least 1 and --requests at least 2")
+
+    print("## Serving the recipe's CNN\n")
+    print_setting("tensorflow", "keras", "numpy")
+    with tempfile.TemporaryDirectory() as folder:
+        version = export(folder)
+        contestants = [
+            Contestant("export, `serving_default`", serve_export, (version, "serving_default", args.requests)),
+            Contestant("export, `encoded` (PNG)", serve_export, (version, "encoded", args.requests)),
+            Contestant("`model.predict(x, verbose=0)`", serve_keras, (True, args.requests)),
+            Contestant("`model(x, training=False)`", serve_keras, (False, args.requests)),
+        ]
+        take_turns(contestants, args.repeats)
+    latencies, tails, speeds = zip(*(zip(*contestant.measured, strict=True) for contestant in contestants), strict=True)
+    one, many = [], []
+    for index, contestant in enumerate(contestants):
+        first_cells = (contestant.name, contestant.device)
+        ratio = ratios(latencies[index], latencies[0])
+        one.append((*first_cells, spread(latencies[index]), spread(tails[index]), ratio))
+        many.append((*first_cells, spread(speeds[index], digits=0), ratios(speeds[0], speeds[index])))
+    print(f"\nOne image per request, {args.requests} requests; median of {args.repeats} rounds (min to max):\n")
+    print_table(("", "device", "median ms", "95th percentile ms", "this one / the first, same round"), one, contestants)
+    print(f"\n{BATCH_SIZE} images per request; median of {args.repeats} rounds (min to max):\n")
+    print_table(("", "device", "images/s", "the first / this one, same round"), many)
+
+
+def export(folder):
+    """Exports the recipe's net and returns the version's folder."""
+    model = build_recipe_model()
+    from zoo.serving import export_image_classifier
+
+    class_names = [str(index) for index in range(NUM_CLASSES)]
+    return str(export_image_classifier(model, class_names, Path(folder) / "cnn", examples=make_images(BATCH_SIZE)))
+
+
+def build_recipe_model():
+    from recipes.common.quiet import import_tensorflow
+
+    import_tensorflow()
+    from recipes.cnn import ARCHITECTURE, CHOICES
+    from zoo import build_cnn
+
+    units, dropout_rate = CHOICES["units"], CHOICES["dropout_rate"]
+    return build_cnn(IMAGE_SHAPE, NUM_CLASSES, units=(units,), dropout_rate=dropout_rate, **ARCHITECTURE)
+
+
+def serve_export(turns, version, signature, num_requests):
+    # TensorFlow itself imports Keras where it is installed. Blocked: a server has neither.
+    sys.modules["keras"] = sys.modules["zoo"] = None
+    import os
+
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+    import tensorflow as tf
+
+    loaded = tf.saved_model.load(version)  # Kept: the signature does not keep its variables alive.
+    serve = loaded.signatures[signature]
+    inputs = make_images(BATCH_SIZE)
+    if signature == "encoded":
+        inputs = np.array([tf.io.encode_png(image).numpy() for image in inputs])
+    measure(turns, lambda x: serve(image=tf.constant(x))["probabilities"].numpy(), inputs, num_requests)
+
+
+def serve_keras(turns, with_predict, num_requests):
+    model = build_recipe_model()
+    if with_predict:
+        answer = lambda x: model.predict(x, verbose=0)  # noqa: E731
+    else:
+        answer = lambda x: model(x, training=False).numpy()  # noqa: E731
+    measure(turns, answer, make_images(BATCH_SIZE), num_requests)
+
+
+def measure(turns, answer, inputs, num_requests):
+    """Reports of each turn: median and 95th percentile of one image's milliseconds, and images per second."""
+    import tensorflow as tf
+
+    gpus = tf.config.list_physical_devices("GPU")
+    turns.start("GPU" if gpus else "CPU")
+    while True:
+        turns.wait()
+        milliseconds = []
+        for index in range(num_requests):
+            one = inputs[index % BATCH_SIZE][np.newaxis]
+            began = time.perf_counter()
+            answer(one)
+            milliseconds.append(1e3 * (time.perf_counter() - began))
+        batches = max(1, num_requests // 3)
+        began = time.perf_counter()
+        for _ in range(batches):
+            answer(inputs)
+        speed = batches * BATCH_SIZE / (time.perf_counter() - began)
+        tail = statistics.quantiles(milliseconds, n=20)[-1]
+        turns.report((statistics.median(milliseconds), tail, speed))
+
+
+def make_images(count):
+    """Returns random images (N, 28, 28, 1), uint8."""
+    return np.random.default_rng(0).integers(0, 256, (count, *IMAGE_SHAPE), dtype=np.uint8)
+
+
+if __name__ == "__main__":
+    main()

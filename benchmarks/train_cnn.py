@@ -1,0 +1,228 @@
+"""Training speed of the classic CNN: zoo's recipe beside plain Keras and PyTorch, as a table of examples per second.
+
+python -m benchmarks.train_cnn                        batches of 32 and of 128, 5 repeats
+python -m benchmarks.train_cnn --table                the recipe's path with other settings of Keras
+
+The net is the same everywhere (Conv 32 3x3, pool, Conv 64 3x3, pool, Dense 64, softmax 10, on 28x28 pixels; 121,930
+parameters), as are float32, Adam at 1e-3, cross-entropy, accuracy, the batch size, a new order of the examples in
+every epoch, and the images (random, from a seed, in memory). The contestants:
+
+- zoo: `build_cnn` trained the way `recipes/common/fit.py` does it, without augmentation and callbacks;
+- Keras: the same layers in plain Keras code, `model.fit(x, y)` on scaled NumPy arrays, all settings as Keras has them;
+- PyTorch: eager, over a `DataLoader` of a `TensorDataset`, as its tutorials have it;
+- PyTorch without DataLoader: the data is a tensor on the device, indexed by a random permutation: its best case.
+
+A turn is one epoch, timed from its begin to its end, after one epoch that traces and warms up; `benchmarks/common.py`
+says how turns are taken. Each framework uses the threads and, where it finds one, the GPU that it takes by itself.
+"""
+
+import argparse
+import importlib.util
+import sys
+import time
+
+import numpy as np
+
+from benchmarks.common import Contestant, print_setting, print_table, ratios, spread, take_turns
+from recipes.common.flags import positive_int
+
+IMAGE_SHAPE, NUM_CLASSES = (28, 28, 1), 10
+LEARNING_RATE = 1e-3
+ENDLESS = 1_000_000  # Epochs; the benchmark ends its contestants.
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.train_cnn", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--batch-size", type=positive_int, nargs="+", default=[32, 128], metavar="N")
+    parser.add_argument("--repeats", type=positive_int, default=5, metavar="N", help="timed epochs of each contestant")
+    parser.add_argument("--examples", type=positive_int, default=12_800, metavar="N", help="in one epoch")
+    parser.add_argument(
+        "--table", action="store_true", help="compare steps_per_execution and jit_compile instead of frameworks"
+    )
+    args = parser.parse_args(argv)
+    if not args.table and importlib.util.find_spec("torch") is None:
+        print("error: PyTorch is not installed: pip install -e '.[bench]'", file=sys.stderr)
+        sys.exit(2)
+
+    print("## Training the classic CNN\n")
+    print_setting("tensorflow", "keras", *([] if args.table else ["torch"]), "numpy")
+    for batch_size in args.batch_size:
+        sizes = (args.examples, batch_size)
+        contestants = [Contestant("zoo", train_zoo, sizes), *(settings(*sizes) if args.table else peers(*sizes))]
+        take_turns(contestants, args.repeats)
+        rows = []
+        for contestant in contestants:
+            seconds = contestant.measured
+            speeds = [args.examples / value for value in seconds]
+            ratio = ratios(seconds, contestants[0].measured)
+            rows.append((contestant.name, contestant.device, spread(speeds, digits=0), ratio))
+        print(
+            f"\nBatch size {batch_size}, {args.examples} examples per epoch; median (min to max) of {args.repeats}:\n"
+        )
+        print_table(("", "device", "examples/s", "zoo / this one, same round"), rows, contestants)
+
+
+def peers(*sizes):
+    return [
+        Contestant("Keras, plain `fit`", train_keras, sizes),
+        Contestant("PyTorch, DataLoader", train_torch, (*sizes, True)),
+        Contestant("PyTorch, no DataLoader", train_torch, (*sizes, False)),
+    ]
+
+
+def settings(*sizes):
+    """Zoo's own path with every pair of settings; one pair is what it has anyway, so that row shows the noise."""
+    return [
+        Contestant(f"steps_per_execution={steps}, jit_compile={jit}", train_zoo, (*sizes, steps, jit))
+        for jit in (False, True)
+        for steps in (1, 16, 64)
+    ]
+
+
+def train_zoo(turns, num_examples, batch_size, steps_per_execution=None, jit_compile="auto"):
+    from recipes.common.quiet import import_tensorflow
+
+    import_tensorflow()
+    import keras
+    import tensorflow as tf
+
+    from recipes.common import devices
+    from recipes.common.data import Split
+    from recipes.common.fit import EpochCounter
+    from recipes.common.parallel import DataParallel
+    from zoo import build_cnn
+
+    strategy = devices.strategy(1, batch_size)
+    turns.start(devices.describe(strategy))
+    keras.utils.set_random_seed(0)
+    train = Split.in_memory(*make_examples(num_examples))
+    steps = train.steps(batch_size)
+    with strategy.scope():
+        model = DataParallel(build_cnn(IMAGE_SHAPE, NUM_CLASSES))
+        model.compile(
+            keras.optimizers.Adam(LEARNING_RATE),
+            loss="sparse_categorical_crossentropy",
+            weighted_metrics=["accuracy"],
+            steps_per_execution=min(steps_per_execution or devices.steps_per_execution(strategy, steps), steps),
+            jit_compile=jit_compile,
+        )
+    model.optimizer.build(model.trainable_variables)
+    epoch = tf.Variable(0, dtype=tf.int64, trainable=False)
+    model.fit(
+        train.training_batches(batch_size, epoch, seed=0),
+        epochs=ENDLESS,
+        callbacks=[EpochCounter(epoch), epoch_timer(turns)],
+        shuffle=False,
+        verbose=0,
+    )
+
+
+def train_keras(turns, num_examples, batch_size):
+    from recipes.common.quiet import import_tensorflow
+
+    import_tensorflow()
+    import keras
+    import tensorflow as tf
+    from keras import layers
+
+    from recipes.common import devices
+
+    turns.start(devices.describe(tf.distribute.get_strategy()))
+    keras.utils.set_random_seed(0)
+    images, labels = make_examples(num_examples)
+    model = keras.Sequential(
+        [
+            keras.Input(IMAGE_SHAPE),
+            layers.Conv2D(32, 3, activation="relu"),
+            layers.MaxPooling2D(),
+            layers.Conv2D(64, 3, activation="relu"),
+            layers.MaxPooling2D(),
+            layers.Flatten(),
+            layers.Dense(64, activation="relu"),
+            layers.Dense(NUM_CLASSES, activation="softmax"),
+        ]
+    )
+    model.compile(keras.optimizers.Adam(LEARNING_RATE), loss="sparse_categorical_crossentropy", metrics=["accuracy"])
+    x = images.astype("float32") / 255
+    model.fit(x, labels, batch_size=batch_size, epochs=ENDLESS, callbacks=[epoch_timer(turns)], verbose=0)
+
+
+def train_torch(turns, num_examples, batch_size, with_loader):
+    import torch
+    from torch import nn
+    from torch.utils.data import DataLoader, TensorDataset
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    turns.start("1 x " + (torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"))
+    torch.manual_seed(0)
+    images, labels = make_examples(num_examples)
+    x, y = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255, torch.from_numpy(labels)
+    model = nn.Sequential(
+        nn.Conv2d(1, 32, 3),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(32, 64, 3),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Linear(64 * 5 * 5, 64),
+        nn.ReLU(),
+        nn.Linear(64, NUM_CLASSES),  # The softmax is in the loss.
+    ).to(device)
+    loss_function = nn.CrossEntropyLoss()
+    optimizer = torch.optim.Adam(model.parameters(), lr=LEARNING_RATE)
+    if with_loader:
+        batches = DataLoader(TensorDataset(x, y), batch_size=batch_size, shuffle=True)
+    else:
+        x, y = x.to(device), y.to(device)
+    model.train()
+    while True:
+        turns.wait()
+        began = time.perf_counter()
+        if not with_loader:
+            order = torch.randperm(num_examples, device=device).split(batch_size)
+            batches = ((x[indices], y[indices]) for indices in order)
+        # Summed on the device: asking for a number in every step would wait for a GPU each time.
+        loss_sum, correct = torch.zeros((), device=device), torch.zeros((), device=device)
+        for inputs, targets in batches:
+            inputs, targets = inputs.to(device), targets.to(device)
+            optimizer.zero_grad()
+            outputs = model(inputs)
+            loss = loss_function(outputs, targets)
+            loss.backward()
+            optimizer.step()
+            loss_sum += loss.detach() * len(targets)
+            correct += (outputs.argmax(1) == targets).sum()
+        loss_sum.item(), correct.item()  # Which waits for the device.
+        turns.report(time.perf_counter() - began)
+
+
+def epoch_timer(turns):
+    """Returns a Keras callback that holds each epoch back until its turn and reports the seconds it took.
+
+    Keras hands the metrics to the end of an epoch as numbers, so whatever the device had to do for them is done then.
+    """
+    import keras
+
+    class EpochTimer(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            turns.wait()
+            self.began = time.perf_counter()
+
+        def on_epoch_end(self, epoch, logs=None):
+            turns.report(time.perf_counter() - self.began)
+
+    return EpochTimer()
+
+
+def make_examples(count):
+    """Returns random images (N, 28, 28, 1), uint8, and labels (N,), int64."""
+    random = np.random.default_rng(0)
+    images = random.integers(0, 256, (count, *IMAGE_SHAPE), dtype=np.uint8)
+    return images, random.integers(0, NUM_CLASSES, count, dtype=np.int64)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,34 @@
+"""Every test runs on two logical CPU devices, with fixed seeds; warnings are errors (pyproject.toml)."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from recipes.common.quiet import import_tensorflow
+
+SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"  # Real data sets beside the checkout, where there are any.
+
+if "TFDS_DATA_DIR" not in os.environ and (SHARED_DATA / "tfds").exists():
+    os.environ["TFDS_DATA_DIR"] = str(SHARED_DATA / "tfds")
+import_tensorflow()
+
+import keras
+import tensorflow as tf
+
+tf.config.set_logical_device_configuration(
+    tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
+)
+
+
+@pytest.fixture(autouse=True)
+def fixed_seeds():
+    keras.utils.set_random_seed(0)
+    yield
+    keras.config.set_dtype_policy("float32")
+
+
+@pytest.fixture
+def two_replicas():
+    """A strategy of two replicas that may live beside others in one process."""
+    return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"], tf.distribute.ReductionToOneDevice())
