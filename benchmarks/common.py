@@ -14,6 +14,7 @@ import platform
 import signal
 import statistics
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -53,6 +54,7 @@ class Contestant:
         device: What it works on, as it says itself.
         measured: What it reported, a value per repeat.
         idle_cpu: Largest share of a core that it used while it waited.
+        log: File of what it writes to standard error, shown only if it fails: TensorFlow is never silent there.
     """
 
     name: str
@@ -61,6 +63,7 @@ class Contestant:
     device: str = ""
     measured: list = dataclasses.field(default_factory=list)
     idle_cpu: float = 0.0
+    log: Path | None = None
 
 
 def take_turns(contestants: Sequence[Contestant], repeats: int) -> None:
@@ -68,8 +71,10 @@ def take_turns(contestants: Sequence[Contestant], repeats: int) -> None:
     os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")  # Else the first one takes the whole GPU's memory.
     spawn = multiprocessing.get_context("spawn")
     with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         pipes = []
-        for contestant in contestants:
+        for number, contestant in enumerate(contestants):
+            contestant.log = folder / str(number)
             pipe, other_end = spawn.Pipe()
             process = spawn.Process(target=_take_part, args=(contestant, other_end), daemon=True)
             process.start()
@@ -87,6 +92,8 @@ def take_turns(contestants: Sequence[Contestant], repeats: int) -> None:
 
 def _take_part(contestant, pipe):
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the benchmark's, which ends its contestants.
+    with contestant.log.open("wb") as log:
+        os.dup2(log.fileno(), 2)
     contestant.run(Turns(pipe), *contestant.arguments)
 
 
@@ -99,7 +106,7 @@ def _receive(contestant, pipe):
     try:
         return pipe.recv()
     except EOFError:
-        sys.exit(f"error: {contestant.name!r} ended early; what it said is above.")
+        sys.exit(f"{contestant.log.read_text(errors='replace')}\nerror: {contestant.name} ended early, see above.")
 
 
 def spread(values: Sequence[float], digits: int = 2) -> str:

@@ -85,25 +85,22 @@ def build_recipe_model():
 def serve_export(turns, version, signature, num_requests):
     # TensorFlow itself imports Keras where it is installed. Blocked: a server has neither.
     sys.modules["keras"] = sys.modules["zoo"] = None
-    import os
-
-    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
     import tensorflow as tf
 
     loaded = tf.saved_model.load(version)  # Kept: the signature does not keep its variables alive.
     serve = loaded.signatures[signature]
     inputs = make_images(BATCH_SIZE)
     if signature == "encoded":
-        inputs = np.array([tf.io.encode_png(image).numpy() for image in inputs])
+        inputs = np.array([tf.io.encode_png(image).numpy() for image in inputs], dtype=object)
     measure(turns, lambda x: serve(image=tf.constant(x))["probabilities"].numpy(), inputs, num_requests)
 
 
 def serve_keras(turns, with_predict, num_requests):
     model = build_recipe_model()
-    if with_predict:
-        answer = lambda x: model.predict(x, verbose=0)  # noqa: E731
-    else:
-        answer = lambda x: model(x, training=False).numpy()  # noqa: E731
+
+    def answer(x):
+        return model.predict(x, verbose=0) if with_predict else model(x, training=False).numpy()
+
     measure(turns, answer, make_images(BATCH_SIZE), num_requests)
 
 
@@ -117,7 +114,8 @@ def measure(turns, answer, inputs, num_requests):
         turns.wait()
         milliseconds = []
         for index in range(num_requests):
-            one = inputs[index % BATCH_SIZE][np.newaxis]
+            place = index % BATCH_SIZE
+            one = inputs[place : place + 1]
             began = time.perf_counter()
             answer(one)
             milliseconds.append(1e3 * (time.perf_counter() - began))

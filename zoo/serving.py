@@ -37,7 +37,7 @@ def export_image_classifier(
 
     - `serving_default`: `image` (B, H, W, C) uint8, 0..255.
     - `encoded`: `image` (B,) string, the bytes of JPEG, PNG, GIF or BMP files of any size, resized to H x W; only
-      where C is 1, 3 or 4.
+      where C is 1, 3 or 4 (then PNG alone: the others have no alpha channel).
 
     Both return `label` (B,) string, `probabilities` (B, K) float32, and `classes` (B, K) string: the names in the
     order of the probabilities.
@@ -111,7 +111,7 @@ def decode_image(contents: tf.Tensor, image_shape: tuple[int, int, int]) -> tf.T
     Args:
         contents: The file's bytes, a scalar string.
         image_shape: (height, width, channels) to resize to (bilinear, antialiased) and to convert to; channels 1, 3
-            or 4.
+            or, from PNG alone, 4.
 
     Returns:
         The image, `image_shape`, uint8, 0..255.

@@ -102,6 +102,7 @@ class Split:
         if self.examples is not None:
             # One number from both, so that (seed 1, epoch 0) is not (seed 0, epoch 1).
             mixed = tf.random.stateless_uniform([], seed, maxval=tf.int64.max, dtype=tf.int64)
+            tf.compat.v1.set_random_seed(1)  # Of this function's graph: `shuffle` fails on a tensor under seed 0.
             return self.examples.shuffle(SHUFFLE_BUFFER, seed=mixed, reshuffle_each_iteration=False).batch(batch_size)
         order = tf.random.experimental.index_shuffle(
             tf.range(self.size, dtype=tf.int64), seed=seed, max_index=tf.constant(self.size - 1, tf.int64)

@@ -74,10 +74,13 @@ def fit(
         Interrupted: On Ctrl-C or SIGTERM, after a checkpoint.
     """
     args = run.args
-    model.optimizer.build(model.trainable_variables)
+    with model.distribute_strategy.scope():
+        model.optimizer.build(model.trainable_variables)
     steps = train.steps(args.batch_size)
     keeper = _Keeper(model, run, steps, monitor=monitor, patience=patience)
     if args.resume:
+        # Keras makes the metrics at the first batch that they see; they must be there to be restored.
+        model.evaluate(validation.batches(args.batch_size).take(1), verbose=0)
         keeper.restore()
     devices.give_each_replica_its_own_random_numbers(model)
     speed = _Speed(args.batch_size)
@@ -155,11 +158,7 @@ class _Keeper(keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
         before, self.step = self.step, min(self.first_step + batch + 1, self.steps)
         if not math.isfinite(logs["loss"]):
-            raise Failed(
-                f"the loss is {logs['loss']} at epoch {self.epoch + 1}, step {self.step}. Try a smaller "
-                f"--learning-rate than {self.run.args.learning_rate}, --precision float32, or look for extreme "
-                f"values in the data. {self._kept()} Nothing was exported."
-            )
+            self._fail(f"the loss is {logs['loss']}")
         if self.step == self.steps:
             return  # The epoch's end follows, with its own checkpoint.
         every = self.run.args.checkpoint_every
@@ -172,7 +171,7 @@ class _Keeper(keras.callbacks.Callback):
         self.history.append({"epoch": self.epoch, **{key: float(value) for key, value in logs.items()}})
         score = self.sign * float(logs[self.monitor])
         if not math.isfinite(score):
-            raise Failed(f"{self.monitor} is {logs[self.monitor]} after epoch {self.epoch}. {self._kept()}")
+            self._fail(f"{self.monitor} is {logs[self.monitor]}")
         if score > self.best:
             self.best, self.best_epoch, self.best_weights = score, epoch, self.trained.get_weights()
         elif epoch - self.best_epoch >= self.patience:
@@ -196,6 +195,9 @@ class _Keeper(keras.callbacks.Callback):
             for group, variables in self._groups().items()
             for index, variable in enumerate(variables)
         }
+        for array in arrays.values():
+            if array.dtype.kind == "f" and not np.isfinite(array).all():
+                self._fail("a weight is not a finite number")  # The loss may still be: ReLU and clipping hide it.
         arrays |= {f"best/{index}": weight for index, weight in enumerate(self.best_weights or [])}
         # Zero-padded, for they are read back in the order of their names.
         arrays |= {f"metrics/{i:04d}": variable.numpy() for i, variable in enumerate(self._metric_variables())}
@@ -215,9 +217,14 @@ class _Keeper(keras.callbacks.Callback):
     def _metric_variables(self):
         return [variable for metric in self.trained.metrics for variable in metric.variables]
 
-    def _kept(self):
+    def _fail(self, what):
         kept = sorted(self.folder.glob("*.checkpoint"))
-        return f"The last good checkpoint is kept: {kept[-1]}." if kept else "There was no checkpoint yet."
+        raise Failed(
+            f"{what} at epoch {self.epoch + 1}, step {self.step} of {self.steps}. Try a smaller --learning-rate than "
+            f"{self.run.args.learning_rate:g} or --precision float32, and look for extreme values in the data. "
+            f"{f'The last good checkpoint is kept: {kept[-1]}.' if kept else 'There was no checkpoint yet.'} "
+            "Nothing was exported."
+        )
 
     def _write_history(self):
         text = io.StringIO()

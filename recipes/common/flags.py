@@ -22,7 +22,9 @@ class Interrupted(RuntimeError):
 
 def parser(doc: str, family: str, *, epochs: int, batch_size: int, learning_rate: float) -> argparse.ArgumentParser:
     """Returns a parser with the shared flags; `doc` is the recipe's docstring, the numbers are its defaults."""
-    flags = _Parser(prog=f"python -m recipes.{family}", description=doc, formatter_class=_HelpFormatter)
+    flags = _Parser(
+        prog=f"python -m recipes.{family}", description=doc, formatter_class=_HelpFormatter, allow_abbrev=False
+    )
     flags.add_argument(
         "--epochs", type=positive_int, default=epochs, metavar="N", help="passes over the training data, at most"
     )
@@ -157,9 +159,9 @@ class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
     """The recipe's docstring as it stands, and each default that a help text does not state itself."""
 
     def _get_help_string(self, action):
-        if "default" in (action.help or "") or action.default in (None, False, argparse.SUPPRESS):
+        if "default" in action.help or action.default == argparse.SUPPRESS:
             return action.help
-        return f"{action.help} (default: %(default)s)"
+        return f"{action.help} (default: {'off' if action.default is False else '%(default)s'})"
 
 
 class _Parser(argparse.ArgumentParser):

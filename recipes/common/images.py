@@ -1,11 +1,14 @@
 """Image-classification data: scikit-learn's digits, folders of images, and every such set that TFDS has."""
 
+import contextlib
 import dataclasses
 import difflib
 import hashlib
 import os
 import re
+import textwrap
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +22,10 @@ IN_MEMORY_BYTES = 2 << 30  # A data set whose pixels need more is streamed from 
 SPLIT_SEED = 0  # Of the splits made here: the same for every --seed, so that no run trains on another's test images.
 TEST_SHARE, VALIDATION_SHARE = 0.2, 0.1  # Of all the images where a set has no test split; of the training images.
 SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".bmp")
+LEAST_IMAGES = 5  # Of each class of a folder: fewer cannot be shared out among three splits.
+SPLIT_NAMES = {"train", "training", "val", "valid", "validation", "dev", "test", "testing"}
 NETWORK_PATIENCE = 5  # Seconds to wait for a host's first answer.
+CATALOGUE = "https://www.tensorflow.org/datasets/catalog"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,13 +49,14 @@ class ImageData:
 def load(
     name: str, *, image_size: tuple[int, int] | None = None, limit: int | None = None, quick: bool = False
 ) -> ImageData:
-    """Loads an image-classification data set in three splits that share no image.
+    """Loads an image-classification data set in three splits that share no example.
 
     Args:
         name: `"digits"` (1,797 handwritten digits, 8x8, that come with scikit-learn), the path of a folder with one
             sub-folder of images per class, or a TFDS name such as `"mnist"`. A TFDS set's own splits are used; where
-            it has none for testing, and in the other two, a stratified fifth is held out for testing. A validation
-            split is a tenth of the training images unless TFDS has one.
+            it has none with labels for testing, its validation split is. Where there is neither, and in the other
+            two, a fifth is held out for testing. Validation takes a tenth of the training images unless TFDS has a
+            split for it. Of digits and folders, every class gives its share.
         image_size: (height, width) to resize every image to; needed where they differ in size.
         limit: Training images at most.
         quick: Whether a few images per split will do (a dry run).
@@ -61,21 +68,18 @@ def load(
         data = _digits(image_size)
     elif os.path.isdir(name):
         data = _folder(Path(name), image_size)
-    elif os.sep in name or name.startswith("."):
+    elif name.startswith((".", "/", "~")):
         raise BadInput(f"--data {name}: there is no such folder.")
     else:
         data = _tfds(name, image_size)
     parts = {"train": data.train.take(limit) if limit else data.train}
     if quick:
         parts |= {"validation": data.validation.take(64), "test": data.test.take(64)}
-    for part in ("train", "validation", "test"):
-        if not parts.get(part, getattr(data, part)).size:
-            raise BadInput(f"--data {name}: too few images, none is left for the {part} split.")
     return dataclasses.replace(data, **parts)
 
 
 def random_shift(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-    """Shifts each image (B, H, W, C) by up to a tenth of its side in each direction, repeating its border."""
+    """Shifts each image (B, H, W, C) by up to a tenth of its side (at least a pixel), repeating its border."""
     batch, height, width, _ = images.shape
     for axis, side, axis_seed in ((1, height, seed), (2, width, seed + 1)):
         most = max(1, side // 10)
@@ -113,19 +117,34 @@ def _digits(image_size):
 
 
 def _folder(folder, image_size):
-    classes = sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-    files = {name: sorted(p for p in (folder / name).rglob("*") if p.suffix.lower() in SUFFIXES) for name in classes}
-    class_names = [name for name in classes if files[name]]
+    # Hidden files and folders are left out: they hold what tools keep there, copies of images among it.
+    files = sorted(
+        path
+        for path in folder.rglob("*")
+        if path.is_file() and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    )
+    paths = [path for path in files if path.suffix.lower() in SUFFIXES and path.parent != folder]
+    classes = np.array([path.relative_to(folder).parts[0] for path in paths], str)
+    names, labels, counts = np.unique(classes, return_inverse=True, return_counts=True)
+    class_names = names.tolist()
     needed = f"put the {', '.join(SUFFIXES)} files of each class into a sub-folder of its own"
     if not class_names:
         raise BadInput(f"--data {folder}: no images found; {needed}.")
+    if SPLIT_NAMES.issuperset(name.lower() for name in class_names):
+        raise BadInput(
+            f"--data {folder}: its sub-folders {', '.join(class_names)} are splits, not classes; {needed}. "
+            "The splits are made here."
+        )
     if len(class_names) == 1:
         raise BadInput(f"--data {folder}: only one class, {class_names[0]!r}, has images; {needed}, at least two.")
-    rare = [name for name in class_names if len(files[name]) < 5]
+    rare = [name for name, count in zip(class_names, counts, strict=True) if count < LEAST_IMAGES]
     if rare:
-        raise BadInput(f"--data {folder}: fewer than 5 images of {', '.join(map(repr, rare))}; each split needs some.")
-    paths = [path for name in class_names for path in files[name]]
-    labels = np.repeat(np.arange(len(class_names)), [len(files[name]) for name in class_names]).astype(np.int64)
+        raise BadInput(
+            f"--data {folder}: fewer than {LEAST_IMAGES} images of {', '.join(map(repr, rare))}; each split needs "
+            "some: add images or remove the class."
+        )
+    if len(paths) < len(files):
+        print(f"--data {folder}: {len(files) - len(paths)} files that are no images of a class are left out.")
     sizes, channels, fingerprint = _inspect(paths, folder)
     if len(sizes) > 1 and image_size is None:
         told = ", ".join(f"{height}x{width} ({count} images)" for (height, width), count in sizes.most_common(3))
@@ -138,32 +157,39 @@ def _folder(folder, image_size):
     def read(path, label):
         return decode_image(tf.io.read_file(path), image_shape), label
 
-    names = np.array([str(path) for path in paths])
     splits = []
-    for names_part, labels_part in _stratified_parts(names, labels):
-        examples = tf.data.Dataset.from_tensor_slices((names_part, labels_part))
-        splits.append(_from_dataset(examples, len(labels_part), image_shape, read, len(paths)))
+    encoded_paths = np.array([os.fsencode(path) for path in paths])
+    for part_paths, part_labels in _stratified_parts(encoded_paths, labels.astype(np.int64)):
+        examples = tf.data.Dataset.from_tensor_slices((part_paths, part_labels))
+        splits.append(_from_dataset(examples, len(part_labels), image_shape, read, len(paths)))
     return ImageData(str(folder), *splits, image_shape=image_shape, class_names=class_names, fingerprint=fingerprint)
 
 
 def _inspect(paths, folder):
-    """Decodes every file once: the sizes with their counts, the channels that all fit in, and a hash of everything."""
-    from PIL import Image, UnidentifiedImageError
+    """Decodes every file once: the sizes with their counts, the channels that suit all, and a hash of everything."""
 
-    sizes, channels, contents_hash = Counter(), 1, hashlib.sha256()
-    for path in paths:
-        contents = path.read_bytes()
-        contents_hash.update(f"{path.relative_to(folder)}\0{len(contents)}\0".encode() + contents)
+    def inspect(path):
         try:
-            with Image.open(path) as image:
-                image.load()
-                sizes[image.height, image.width] += 1
-                channels = max(channels, 1 if image.mode in ("1", "L", "I;16", "I") else 3)
-            tf.io.decode_image(contents, expand_animations=False)
-        except (UnidentifiedImageError, OSError, SyntaxError, ValueError, tf.errors.InvalidArgumentError) as error:
-            reason = str(error).splitlines()[0]
-            raise BadInput(f"{path} is not a sound image ({reason}): mend or remove it.") from None
-    return sizes, channels, contents_hash.hexdigest()
+            contents = path.read_bytes()
+            height, width, channels = tf.io.decode_image(contents, expand_animations=False).shape
+        except OSError as error:
+            raise BadInput(f"{path} cannot be read ({error.strerror}): make it readable or remove it.") from None
+        except tf.errors.OpError:
+            raise BadInput(
+                f"{path} is not a sound image: TensorFlow cannot decode it as JPEG, PNG, GIF or BMP. "
+                "Save it anew as PNG or remove it."
+            ) from None
+        if channels == 1 and contents.startswith(b"BM"):
+            raise BadInput(f"{path} is a BMP with a palette, which TensorFlow ignores: save it anew as PNG.")
+        return (height, width), 1 if channels < 3 else 3, hashlib.sha256(contents).digest()
+
+    sizes, channels, everything = Counter(), 1, hashlib.sha256()
+    with ThreadPoolExecutor() as pool:
+        for path, (size, file_channels, digest) in zip(paths, pool.map(inspect, paths), strict=True):
+            sizes[size] += 1
+            channels = max(channels, file_channels)
+            everything.update(os.fsencode(path.relative_to(folder)) + b"\0" + digest)
+    return sizes, channels, everything.hexdigest()
 
 
 def _tfds(name, image_size):
@@ -172,19 +198,21 @@ def _tfds(name, image_size):
     if not os.isatty(1):
         tfds.disable_progress_bar()
     builder = _builder(tfds, name)
-    if not _is_prepared(builder):
-        _prepare(tfds, builder, name)
     image_key, label_key = _keys(tfds, builder, name)
-    image_shape = builder.info.features[image_key].shape
-    if image_size:
-        image_shape = (*image_size, image_shape[-1])
+    feature = builder.info.features[image_key]
+    if feature.shape[-1] not in FILE_CHANNELS or feature.np_dtype != np.uint8:
+        raise BadInput(
+            f"--data {name}: its images have {feature.shape[-1]} channels of {np.dtype(feature.np_dtype)}; "
+            "1, 3 or 4 of uint8 are needed."
+        )
+    image_shape = (*image_size, feature.shape[-1]) if image_size else feature.shape
     if None in image_shape:
         raise BadInput(
             f"--data {name}: its images have the shape {image_shape}, so they may differ in size. "
             "Give one size for all by --image-size HEIGHT WIDTH."
         )
-    if image_shape[-1] not in FILE_CHANNELS or builder.info.features[image_key].np_dtype != np.uint8:
-        raise BadInput(f"--data {name}: its images have {image_shape[-1]} channels; 1, 3 or 4 of uint8 are needed.")
+    if not (Path(builder.data_dir) / "dataset_info.json").exists():
+        _prepare(builder, name)  # Not before: what is of no use here may be very large.
 
     def read(example):
         image = example[image_key]
@@ -192,12 +220,22 @@ def _tfds(name, image_size):
             image = resize_image(image, image_size)
         return tf.ensure_shape(image, image_shape), tf.cast(example[label_key], tf.int64)
 
-    total = sum(builder.info.splits[part].num_examples for part in builder.info.splits)
-    splits = []
-    for part in _tfds_parts(builder.info.splits, name):
-        size = builder.info.splits[part].num_examples
-        splits.append(_from_dataset(builder.as_dataset(split=part), size, image_shape, read, total))
-    shards = [(part, info.num_examples, info.num_bytes) for part, info in sorted(builder.info.splits.items())]
+    def examples(part):
+        # Without the cache, which would hold decoded images, even of a set that is streamed because it is too large.
+        return builder.as_dataset(split=part, read_config=tfds.ReadConfig(try_autocache=False))
+
+    infos = builder.info.splits
+    # A competition's test split has no labels: -1 stands there.
+    usable = [
+        part for part in infos if part != "test" or next(examples("test[:1]").as_numpy_iterator())[label_key] >= 0
+    ]
+    parts = _tfds_parts(usable, name)
+    for kind, part in zip(("training", "validation", "test"), parts, strict=True):
+        if not infos[part].num_examples:
+            raise BadInput(f"--data {name}: too few images, none is left for the {kind} split.")
+    total = sum(info.num_examples for info in infos.values())
+    splits = [_from_dataset(examples(part), infos[part].num_examples, image_shape, read, total) for part in parts]
+    shards = [(part, info.num_examples, info.num_bytes) for part, info in sorted(infos.items())]
     return ImageData(
         builder.info.full_name,
         *splits,
@@ -210,41 +248,44 @@ def _tfds(name, image_size):
 def _builder(tfds, name):
     try:
         return tfds.builder(name)
-    except (tfds.core.DatasetNotFoundError, ValueError, ImportError) as error:
+    except Exception as error:  # Each set brings its own script, which raises what it likes.
         names = [*tfds.list_builders(with_community_datasets=False), "digits"]
-        if re.split(r"[/:]", name)[0] in names:
-            raise BadInput(f"--data {name}: {str(error).splitlines()[0]}") from None
+        if re.split(r"[/:]", name)[0] in names:  # Then it is the version, the configuration or that script.
+            raise BadInput(f"--data {name}: TFDS cannot open it ({_reason(error)}).") from error
         near = difflib.get_close_matches(name.lower(), names, n=3)
-        hint = f"Did you mean {' or '.join(near)}?" if near else "TFDS's catalogue lists its names."
+        hint = f"Did you mean {' or '.join(near)}?" if near else f"The sets are listed at {CATALOGUE}."
         raise BadInput(f"--data {name}: no data set and no folder has this name. {hint}") from None
 
 
-def _is_prepared(builder):
-    return (Path(builder.data_dir) / "dataset_info.json").exists() and bool(builder.info.splits)
-
-
-def _prepare(tfds, builder, name):
-    """Downloads and prepares a set, after a look whether its hosts answer at all (TFDS would retry for minutes)."""
+def _prepare(builder, name):
+    """Downloads and prepares a set, after a look whether its host answers at all: TFDS would retry for minutes."""
     import requests
 
-    advice = (
-        f"On a machine with a network run `python -m tensorflow_datasets.scripts.cli.main build {name}`, copy its "
-        f"folder {builder.data_dir} here, and set TFDS_DATA_DIR to the folder that holds it. "
-        "`--data digits` and a folder of images need no network."
-    )
+    # Files that are fetched by hand need no network.
+    urls = () if builder.MANUAL_DOWNLOAD_INSTRUCTIONS else list(builder.url_infos or ())
     try:
-        for url in list(getattr(builder, "url_infos", {}))[:1]:
-            requests.head(url, timeout=NETWORK_PATIENCE, allow_redirects=True)
+        for url in urls[:1]:
+            # Answers that come late, or that are not HTTP, are TFDS's to wait for.
+            with contextlib.suppress(requests.ReadTimeout, requests.exceptions.InvalidSchema):
+                requests.head(url, timeout=NETWORK_PATIENCE, allow_redirects=True)
         builder.download_and_prepare()
-    except (requests.RequestException, ConnectionError, OSError) as error:
+    except Exception as error:  # As in `_builder`.
+        command = f"import tensorflow_datasets as tfds; tfds.builder('{name}').download_and_prepare()"
         raise BadInput(
-            f"--data {name}: not prepared in {builder.data_dir}, and it could not be fetched "
-            f"({type(error).__name__}). {advice}"
+            f"--data {name}: it is not in {builder.data_dir}, and preparing it there failed "
+            f"({_reason(error)}). "
+            f'On a machine with a network run `python -c "{command}"`, and copy its '
+            f"~/tensorflow_datasets/{builder.info.full_name} to {builder.data_dir}. If you have it elsewhere, let "
+            "TFDS_DATA_DIR name the folder that holds all sets. `--data digits` and a folder of images need no network."
         ) from error
 
 
+def _reason(error):
+    return f"{type(error).__name__}: {textwrap.shorten(str(error), 300, placeholder=' ...')}"
+
+
 def _keys(tfds, builder, name):
-    features = builder.info.features
+    features = builder.info.features if isinstance(builder.info.features, tfds.features.FeaturesDict) else {}
     found = {
         kind: [key for key, feature in features.items() if isinstance(feature, kind)]
         for kind in (tfds.features.Image, tfds.features.ClassLabel)
@@ -256,7 +297,7 @@ def _keys(tfds, builder, name):
             return image, label
     if len(images) != 1 or len(labels) != 1:
         raise BadInput(
-            f"--data {name}: not an image-classification set (its features are {', '.join(features)}); "
+            f"--data {name}: not an image-classification set (its features are {', '.join(features) or 'unnamed'}); "
             "one image and one class label are needed."
         )
     return images[0], labels[0]

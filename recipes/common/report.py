@@ -58,12 +58,13 @@ def classification_scores(labels: np.ndarray, probabilities: np.ndarray, class_n
 
 def table(scores: dict) -> str:
     """Returns the per-class table as text, in Markdown."""
-    width = max(5, *(len(name) for name in scores["per_class"]))
+    rows = {_cell(name): row for name, row in scores["per_class"].items()}
+    width = max(5, *(len(name) for name in rows))
     lines = [
         f"| {'class':<{width}} | precision | recall |    F1 | examples |",
         f"| {'-' * width} | --------: | -----: | ----: | -------: |",
     ]
-    for name, row in scores["per_class"].items():
+    for name, row in rows.items():
         lines.append(
             f"| {name:<{width}} | {row['precision']:9.3f} | {row['recall']:6.3f} | {row['f1']:5.3f} | "
             f"{row['support']:8d} |"
@@ -89,16 +90,17 @@ def write(run: Run, *, trained: dict, served: dict, training: dict, tuning: dict
     lines += [f"- {key}: {value}" for key, value in facts.items()]
     lines += [f"- {key.replace('_', ' ')}: {value}" for key, value in training.items()]
     lines += ["", "## Scores on the test split", "", "| score | trained model | served model |", "| --- | --: | --: |"]
-    for key in ("accuracy", "loss", "expected_calibration_error", "examples"):
+    for key in ("accuracy", "loss", "expected_calibration_error"):
         lines.append(f"| {key.replace('_', ' ')} | {trained[key]:.6g} | {served[key]:.6g} |")
+    lines.append(f"| examples | {trained['examples']} | {served['examples']} |")
     lines += ["", "## Each class", "", table(trained), "", "## Plots", ""]
     lines += [f"![{name}](plots/{name}.png)" for name in sorted(path.stem for path in run.folder.glob("plots/*.png"))]
     if tuning:
         lines += ["", "## Hyperparameter search", "", f"Best: {tuning['best']}", "", "| trial | score | values |"]
         lines += ["| --- | --: | --- |"]
-        lines += [
-            f"| {row['trial']} | {row['score'] or row['failure']} | {row['values']} |" for row in tuning["trials"]
-        ]
+        for row in tuning["trials"]:
+            score = row["failure"] if row["score"] is None else f"{row['score']:.6g}"
+            lines.append(f"| {row['trial']} | {_cell(score)} | {_cell(row['values'])} |")
     write_atomically(run.folder / "report.md", ("\n".join(lines) + "\n").encode())
 
 
@@ -109,8 +111,9 @@ def plot_history(run: Run, history: list[dict]) -> None:
     figure, axes = _figure(1, len(names), width=5 * len(names), height=4)
     epochs = [row["epoch"] for row in history]
     for axis, name in zip(axes.flat, names, strict=True):
-        axis.plot(epochs, [row[name] for row in history], label="training")
-        axis.plot(epochs, [row[f"val_{name}"] for row in history], label="validation")
+        # With markers, for a single epoch draws no line.
+        axis.plot(epochs, [row[name] for row in history], marker=".", label="training")
+        axis.plot(epochs, [row[f"val_{name}"] for row in history], marker=".", label="validation")
         axis.set(title=name, xlabel="epoch")
         axis.legend()
     _save(run, figure, "learning_curves")
@@ -127,8 +130,8 @@ def plot_confusion_matrix(run: Run, scores: dict) -> None:
     figure.colorbar(axis.imshow(shares, cmap="Blues", vmin=0, vmax=1), ax=axis, shrink=0.8)
     axis.set(xlabel="predicted", ylabel="true", title="Confusion matrix")
     if len(names) <= MOST_CLASSES_DRAWN:
-        axis.set_xticks(range(len(names)), names, rotation=90)
-        axis.set_yticks(range(len(names)), names)
+        axis.set_xticks(range(len(names)), names, rotation=90, parse_math=False)
+        axis.set_yticks(range(len(names)), names, parse_math=False)
         for row, column in np.argwhere(counts):
             color = "white" if shares[row, column] > 0.5 else "black"
             axis.text(column, row, counts[row, column], ha="center", va="center", color=color, fontsize=8)
@@ -152,9 +155,15 @@ def plot_mistakes(run: Run, test: Split, probabilities: np.ndarray, class_names:
         axis.axis("off")
     for axis, (confidence, image, true, predicted) in zip(axes.flat, wrong, strict=False):
         axis.imshow(image.squeeze(-1) if image.shape[-1] == 1 else image, cmap="gray", vmin=0, vmax=255)
-        axis.set_title(f"{class_names[predicted]} ({confidence:.0%})\nis {class_names[true]}", fontsize=8)
+        title = f"{class_names[predicted]} ({confidence:.0%})\nis {class_names[true]}"
+        axis.set_title(title, fontsize=8, parse_math=False)  # A class may be called "$5".
     figure.suptitle("The surest mistakes" if wrong else "No mistakes")
     _save(run, figure, "mistakes")
+
+
+def _cell(value):
+    """Text that can stand in a cell of a Markdown table."""
+    return str(value).replace("|", r"\|").replace("\n", " ")
 
 
 def _calibration_error(correct, confidence):

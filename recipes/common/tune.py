@@ -2,7 +2,9 @@
 
 import contextlib
 import gc
+import json
 import resource
+import shutil
 from collections.abc import Callable
 
 import keras
@@ -114,10 +116,20 @@ class _Tuner(keras_tuner.BayesianOptimization):
 
 
 def _mend_state(run):
-    """KerasTuner writes its state in place; where a kill cut that short, the copy from the last trial's end is used."""
-    copy = _state_copy(run)
-    if copy.exists():
-        write_atomically(run.folder / "tuner" / "oracle.json", copy.read_bytes())
+    """Goes back to the end of the last finished trial.
+
+    KerasTuner writes its state in place, so that a kill may have cut it short, and it counts a trial that was
+    running then as done.
+    """
+    folder, copy = run.folder / "tuner", _state_copy(run)
+    if not copy.exists():
+        shutil.rmtree(folder, ignore_errors=True)
+        return
+    write_atomically(folder / "oracle.json", copy.read_bytes())
+    finished = json.loads(copy.read_text())["end_order"]
+    for trial in folder.glob("trial_*"):
+        if trial.name.removeprefix("trial_") not in finished:
+            shutil.rmtree(trial)
 
 
 def _state_copy(run):

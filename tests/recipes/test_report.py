@@ -1,0 +1,333 @@
+"""Scores of a classifier against numbers worked out by hand and by scikit-learn, the report's files and plots."""
+
+import argparse
+import json
+import math
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from recipes.common import report
+from recipes.common.data import Split
+from recipes.common.report import classification_scores
+from recipes.common.runs import Run
+
+
+def one_hot(predicted, num_classes, confidence):
+    """Rows that give `confidence` to the predicted class and share the rest equally."""
+    rows = np.full((len(predicted), num_classes), (1 - confidence) / (num_classes - 1))
+    rows[np.arange(len(predicted)), predicted] = confidence
+    return rows
+
+
+def random_answers(count, num_classes, seed=0):
+    random = np.random.default_rng(seed)
+    return random.integers(0, num_classes, count), random.dirichlet(np.ones(num_classes), count)
+
+
+@pytest.fixture
+def run(tmp_path):
+    return Run(argparse.Namespace(), tmp_path, {})
+
+
+# --- scores
+
+
+def test_scores_by_hand():
+    labels = np.array([0, 0, 1, 1])
+    probabilities = np.array([[0.9, 0.1, 0.0], [0.4, 0.6, 0.0], [0.2, 0.8, 0.0], [0.3, 0.5, 0.2]])
+    scores = classification_scores(labels, probabilities, ["ant", "bee", "cat"])
+    assert scores["examples"] == 4
+    assert scores["accuracy"] == 0.75
+    assert scores["loss"] == pytest.approx(-(math.log(0.9) + math.log(0.4) + math.log(0.8) + math.log(0.5)) / 4)
+    # Every example is alone in its bin: the errors are |1 - 0.9|, |0 - 0.6|, |1 - 0.8| and |1 - 0.5|.
+    assert scores["expected_calibration_error"] == pytest.approx((0.1 + 0.6 + 0.2 + 0.5) / 4)
+    assert scores["confusion_matrix"] == [[1, 1, 0], [0, 2, 0], [0, 0, 0]]
+    assert scores["per_class"] == {
+        "ant": {"precision": 1.0, "recall": 0.5, "f1": pytest.approx(2 / 3), "support": 2},
+        "bee": {"precision": pytest.approx(2 / 3), "recall": 1.0, "f1": pytest.approx(0.8), "support": 2},
+        "cat": {"precision": 0.0, "recall": 0.0, "f1": 0.0, "support": 0},  # Never occurs, never predicted.
+    }
+    json.dumps(scores)  # Plain numbers throughout.
+
+
+def test_scores_equal_those_of_scikit_learn():
+    from sklearn import metrics
+
+    labels, probabilities = random_answers(500, 7)
+    names = [f"class {index}" for index in range(7)]
+    scores = classification_scores(labels, probabilities, names)
+    predicted = probabilities.argmax(1)
+    assert scores["accuracy"] == pytest.approx(metrics.accuracy_score(labels, predicted))
+    assert scores["loss"] == pytest.approx(metrics.log_loss(labels, probabilities))
+    assert scores["confusion_matrix"] == metrics.confusion_matrix(labels, predicted).tolist()
+    expected = metrics.classification_report(labels, predicted, target_names=names, output_dict=True)
+    for name in names:
+        row = scores["per_class"][name]
+        assert row == pytest.approx({key.replace("f1-score", "f1"): expected[name][key] for key in expected[name]})
+
+
+def test_loss_equals_that_of_keras():
+    labels, probabilities = random_answers(100, 4)
+    expected = keras.losses.SparseCategoricalCrossentropy()(labels, probabilities.astype(np.float32))
+    assert classification_scores(labels, probabilities, "abcd")["loss"] == pytest.approx(float(expected), rel=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_certain_and_wrong(dtype):
+    """A probability of 0 for the truth costs much, but the loss stays a number."""
+    scores = classification_scores(np.array([0, 0]), np.array([[0, 1], [0, 1]], dtype), ["no", "yes"])
+    assert scores["accuracy"] == 0
+    assert scores["expected_calibration_error"] == 1
+    assert scores["loss"] == pytest.approx(-math.log(np.finfo(np.float32).tiny))
+
+
+@pytest.mark.parametrize(
+    ("confidence", "right", "error"),
+    [
+        (0.75, 75, 0.0),  # Right as often as it believes to be.
+        (0.75, 100, 0.25),
+        (0.75, 0, 0.75),
+        (1.0, 100, 0.0),  # The upper edge belongs to the last bin.
+        (1.0, 40, 0.6),
+    ],
+)
+def test_calibration_error(confidence, right, error):
+    labels = np.repeat([1, 0], [right, 100 - right])
+    probabilities = one_hot(np.ones(100, int), 2, confidence)
+    scores = classification_scores(labels, probabilities, ["no", "yes"])
+    assert scores["expected_calibration_error"] == pytest.approx(error, abs=1e-12)
+
+
+def test_calibration_error_does_not_cancel_between_bins():
+    """Half of the answers too sure, half not sure enough: on the mean calibrated, yet wrong in each bin."""
+    labels = np.repeat([1, 0, 1], [50, 50, 100])
+    probabilities = np.concatenate([one_hot(np.ones(100, int), 2, 0.9), one_hot(np.ones(100, int), 2, 0.6)])
+    scores = classification_scores(labels, probabilities, ["no", "yes"])
+    assert scores["accuracy"] == pytest.approx(probabilities.max(1).mean())
+    assert scores["expected_calibration_error"] == pytest.approx(0.4)
+
+
+def test_calibration_error_of_random_answers():
+    """Against the definition in Guo et al. 2017, equation 3, with its 15 bins (0, 1/15], ..., (14/15, 1]."""
+    labels, probabilities = random_answers(1000, 3)
+    confidence, right = probabilities.max(1), probabilities.argmax(1) == labels
+    expected = 0.0
+    for index in range(15):
+        inside = (confidence > index / 15) & (confidence <= (index + 1) / 15)
+        if inside.any():
+            expected += inside.sum() / 1000 * abs(right[inside].mean() - confidence[inside].mean())
+    scores = classification_scores(labels, probabilities, "abc")
+    assert scores["expected_calibration_error"] == pytest.approx(expected)
+
+
+def test_evaluate_scores_every_example_once():
+    """Also where the last batch is padded, and of a streamed split."""
+    random = np.random.default_rng(0)
+    inputs, labels = random.normal(size=(37, 5)).astype(np.float32), random.integers(0, 3, 37)
+    model = keras.Sequential([keras.Input((5,)), keras.layers.Dense(3, activation="softmax")])
+    model.compile()
+    expected = keras.ops.convert_to_numpy(model(inputs))
+    streamed = Split(size=37, examples=tf.data.Dataset.from_tensor_slices((inputs, labels)))
+    for split in (Split.in_memory(inputs, labels), streamed):
+        scores, probabilities = report.evaluate(model, split, "abc", batch_size=16)
+        np.testing.assert_allclose(probabilities, expected, atol=1e-6)
+        assert scores["examples"] == 37
+        assert scores["accuracy"] == (expected.argmax(1) == labels).mean()
+
+
+# --- texts
+
+
+def test_table():
+    scores = classification_scores(np.array([0, 1, 1]), one_hot([0, 1, 0], 2, 0.9), ["a|b", "a long name"])
+    assert report.table(scores).splitlines() == [
+        "| class       | precision | recall |    F1 | examples |",
+        "| ----------- | --------: | -----: | ----: | -------: |",
+        r"| a\|b        |     0.500 |  1.000 | 0.667 |        1 |",
+        "| a long name |     1.000 |  0.500 | 0.667 |        2 |",
+    ]
+
+
+TRAINING = {
+    "history": [{"epoch": 1, "loss": 0.5, "val_loss": 0.6}],
+    "best_epoch": 1,
+    "examples_per_second": 1234.5,
+    "seconds_to_first_step": 0.7,
+}
+TUNING = {
+    "best": {"units": 64},
+    "objective": "val_accuracy",
+    "epochs": 2,
+    "trials": [
+        {"trial": "0", "score": 0.0, "failure": None, "values": {"units": 32}},
+        {"trial": "1", "score": 0.875, "failure": None, "values": {"units": 64}},
+        {"trial": "2", "score": None, "failure": "out of | memory", "values": {"units": 128}},
+    ],
+}
+
+
+def write(run, **changes):
+    labels, probabilities = random_answers(60, 2)
+    trained = classification_scores(labels, probabilities, ["no", "yes"])
+    served = trained | {"tensorflow": "2.0", "keras_loaded": False, "loss": 0.25}
+    given = {"trained": trained, "served": served, "training": TRAINING, "tuning": TUNING} | changes
+    report.write(run, **given, facts={"model": "cnn", "data": "toys/1.0.0", "parameters": 1234})
+    return trained, served
+
+
+def test_report_json_holds_everything_but_the_history(run):
+    trained, served = write(run)
+    assert json.loads((run.folder / "report.json").read_text()) == {
+        "facts": {"model": "cnn", "data": "toys/1.0.0", "parameters": 1234},
+        "trained": trained,
+        "served": served,
+        "training": {key: value for key, value in TRAINING.items() if key != "history"},
+        "tuning": TUNING,
+    }
+
+
+def test_report_md(run):
+    (run.folder / "plots").mkdir()
+    for name in ("mistakes", "confusion_matrix"):
+        (run.folder / "plots" / f"{name}.png").touch()
+    trained, _ = write(run)
+    lines = (run.folder / "report.md").read_text().splitlines()
+    expected = [
+        "# cnn on toys/1.0.0",
+        "- parameters: 1234",
+        "- best epoch: 1",
+        "- examples per second: 1234.5",
+        "## Scores on the test split",
+        f"| accuracy | {trained['accuracy']:.6g} | {trained['accuracy']:.6g} |",
+        f"| loss | {trained['loss']:.6g} | 0.25 |",
+        "| examples | 60 | 60 |",
+        "## Each class",
+        *report.table(trained).splitlines(),
+        "![confusion_matrix](plots/confusion_matrix.png)",
+        "![mistakes](plots/mistakes.png)",
+        "Best: {'units': 64}",
+        "| 0 | 0 | {'units': 32} |",
+        "| 1 | 0.875 | {'units': 64} |",
+        r"| 2 | out of \| memory | {'units': 128} |",
+    ]
+    assert [line for line in lines if line in expected] == expected  # All there, in this order.
+
+
+def test_report_md_without_tuning_and_of_many_examples(run):
+    labels, probabilities = random_answers(10, 2)
+    many = classification_scores(labels, probabilities, ["no", "yes"]) | {"examples": 12_345_678}
+    write(run, trained=many, served=many, tuning=None)
+    text = (run.folder / "report.md").read_text()
+    assert "| examples | 12345678 | 12345678 |" in text
+    assert "Hyperparameter search" not in text
+    assert json.loads((run.folder / "report.json").read_text())["tuning"] is None
+
+
+# --- plots
+
+
+def pixels_of(run, name):
+    """The plot as an array; drawn on, not blank."""
+    pixels = tf.io.decode_png((run.folder / "plots" / f"{name}.png").read_bytes(), channels=3).numpy()
+    assert min(pixels.shape[:2]) > 100
+    assert len(np.unique(pixels[..., 0])) > 10
+    return pixels
+
+
+@pytest.fixture
+def figures(monkeypatch):
+    """The figures themselves, kept instead of written."""
+    kept = []
+    monkeypatch.setattr(report, "_save", lambda run, figure, name: kept.append(figure))
+    return kept
+
+
+HISTORY = [
+    {"epoch": 1, "loss": 2.0, "accuracy": 0.1, "val_loss": 2.1, "val_accuracy": 0.2, "seconds": 1.0},
+    {"epoch": 2, "loss": 1.0, "accuracy": 0.3, "val_loss": 1.1, "val_accuracy": 0.4, "seconds": 1.0},
+]
+
+
+@pytest.mark.parametrize("epochs", [1, 2])
+def test_plot_history(run, epochs):
+    report.plot_history(run, HISTORY[:epochs])
+    pixels_of(run, "learning_curves")
+
+
+@pytest.mark.parametrize("epochs", [1, 2])
+def test_plot_history_draws_each_measure_that_has_a_validation(run, figures, epochs):
+    report.plot_history(run, HISTORY[:epochs])
+    (figure,) = figures
+    drawn = {
+        (axis.get_title(), line.get_label()): [*map(list, line.get_data())]
+        for axis in figure.axes
+        for line in axis.lines
+    }
+    assert drawn == {
+        (name, part): [[1, 2][:epochs], [row[f"{prefix}{name}"] for row in HISTORY[:epochs]]]
+        for name in ("loss", "accuracy")
+        for part, prefix in (("training", ""), ("validation", "val_"))
+    }
+    # A line through one point draws nothing: markers do.
+    assert all(line.get_marker() not in ("None", "", " ") for axis in figure.axes for line in axis.lines)
+
+
+@pytest.mark.parametrize("num_classes", [2, 10, report.MOST_CLASSES_DRAWN, 200])
+def test_plot_confusion_matrix(run, num_classes):
+    labels, probabilities = random_answers(300, num_classes)
+    labels[labels == 1] = 0  # A class that never occurs.
+    names = [f"class {index}" for index in range(num_classes)]
+    report.plot_confusion_matrix(run, classification_scores(labels, probabilities, names))
+    pixels_of(run, "confusion_matrix")
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_plot_mistakes(run, channels):
+    random = np.random.default_rng(0)
+    images = random.integers(0, 256, (40, 12, 12, channels), np.uint8)
+    labels, probabilities = random_answers(40, 3)
+    report.plot_mistakes(run, Split.in_memory(images, labels), probabilities, "abc")
+    in_memory = pixels_of(run, "mistakes")
+    streamed = Split(size=40, examples=tf.data.Dataset.from_tensor_slices((images, labels)))
+    report.plot_mistakes(run, streamed, probabilities, "abc")
+    np.testing.assert_array_equal(pixels_of(run, "mistakes"), in_memory)
+
+
+def test_plot_mistakes_shows_the_surest_ones(run, figures):
+    """Of more mistakes than there is room for, over several batches."""
+    count = 600
+    labels = np.zeros(count, int)
+    wrong = np.arange(count) % 3 == 0
+    confidence = np.random.default_rng(0).permutation(np.linspace(0.51, 0.99, count))
+    probabilities = np.where(wrong[:, np.newaxis], [[0, 1]], [[1, 0]]) * confidence[:, np.newaxis]
+    probabilities += (probabilities == 0) * (1 - confidence[:, np.newaxis])
+    images = np.zeros((count, 2, 2, 1), np.uint8)
+    images[:, 0, 0, 0] = np.arange(count) % 256
+    images[:, 0, 1, 0] = np.arange(count) // 256
+    report.plot_mistakes(run, Split.in_memory(images, labels), probabilities, ["no", "yes"])
+    titles = [axis.get_title() for axis in figures[0].axes]
+    pixels = [axis.images[0].get_array().astype(int) for axis in figures[0].axes]
+    shown = [image[0, 0] + 256 * image[0, 1] for image in pixels]
+    surest = sorted(np.flatnonzero(wrong), key=lambda index: -confidence[index])[: report.MOST_MISTAKES]
+    assert shown == surest
+    assert titles == [f"yes ({confidence[index]:.0%})\nis no" for index in surest]
+
+
+def test_plot_mistakes_without_any(run):
+    images, labels = np.zeros((5, 8, 8, 1), np.uint8), np.arange(5) % 2
+    report.plot_mistakes(run, Split.in_memory(images, labels), one_hot(labels, 2, 0.9), ["no", "yes"])
+    pixels_of(run, "mistakes")
+
+
+def test_plots_take_any_class_name(run):
+    """Dollar signs are not mathematics."""
+    names = ["$5", r"$\frac{1", "a_b^c|d", r"\alpha$ $"]
+    labels, probabilities = random_answers(40, 4)
+    scores = classification_scores(labels, probabilities, names)
+    report.plot_confusion_matrix(run, scores)
+    report.plot_mistakes(run, Split.in_memory(np.zeros((40, 8, 8, 1), np.uint8), labels), probabilities, names)
+    for name in ("confusion_matrix", "mistakes"):
+        pixels_of(run, name)

@@ -1,0 +1,89 @@
+"""The hyperparameter search: scored, resumable, and honest about trials that fail."""
+
+import json
+
+import keras
+import pytest
+
+from recipes.common import runs, tune
+from recipes.common.flags import Failed
+from recipes.common.parallel import DataParallel
+from tests.recipes.test_fit import TRAIN, VALIDATION, arguments
+from zoo import build_cnn
+
+
+def space(hp):
+    return {"units": hp.Choice("units", (4, 8)), "learning_rate": hp.Float("learning_rate", 1e-4, 1e-1, sampling="log")}
+
+
+def build(units, learning_rate):
+    model = DataParallel(build_cnn((8, 8, 1), 3, filters=(4,), padding="same", units=(units,)))
+    model.compile(
+        keras.optimizers.Adam(learning_rate), loss="sparse_categorical_crossentropy", weighted_metrics=["accuracy"]
+    )
+    return model
+
+
+def search(args, build=build, space=space):
+    with runs.start(args) as run:
+        return tune.search(space, build, TRAIN, VALIDATION, run, 2)
+
+
+def test_search_finds_the_best_completed_trial(tmp_path):
+    found = search(arguments(tmp_path, tune=3))
+    assert len(found["trials"]) == 3
+    assert all(trial["status"] == "COMPLETED" and trial["failure"] is None for trial in found["trials"])
+    best = min(found["trials"], key=lambda trial: trial["score"])
+    assert found["best"] == best["values"]
+    assert found["best"].keys() == {"units", "learning_rate"}
+    assert len({json.dumps(trial["values"]) for trial in found["trials"]}) == 3
+    assert all(trial["peak_memory_mib"] > 0 for trial in found["trials"])
+
+
+def test_a_failed_trial_is_shown_and_not_chosen(tmp_path, capsys):
+    tried = []
+
+    def failing(units, learning_rate):
+        tried.append({"units": units, "learning_rate": learning_rate})
+        if len(tried) == 2:
+            raise ValueError("no memory for that")
+        return build(units, learning_rate)
+
+    found = search(arguments(tmp_path, tune=3), build=failing)
+    (failed,) = [trial for trial in found["trials"] if trial["failure"]]
+    assert failed["values"] == tried[1]
+    assert "no memory for that" in failed["failure"]
+    assert failed["score"] is None
+    assert "no memory for that" in capsys.readouterr().out
+    assert found["best"] in (tried[0], tried[2])
+
+
+def test_only_failures_end_the_run(tmp_path):
+    def failing(units, learning_rate):
+        raise ValueError("nothing works")
+
+    with pytest.raises(Failed, match="nothing works"):
+        search(arguments(tmp_path, tune=2), build=failing)
+
+
+@pytest.mark.parametrize("damage", [False, True])
+def test_an_interrupted_search_repeats_no_finished_trial(tmp_path, damage):
+    built = []
+
+    def counted(units, learning_rate):
+        if len(built) == 2:
+            built.append("stopped")
+            raise KeyboardInterrupt
+        built.append((units, learning_rate))
+        return build(units, learning_rate)
+
+    args = arguments(tmp_path, tune=3)
+    with pytest.raises(KeyboardInterrupt):
+        search(args, build=counted)
+    if damage:  # As a kill in the middle of KerasTuner's writing leaves it.
+        state = tmp_path / "run/tuner/oracle.json"
+        state.write_text(state.read_text()[:50])
+    args.resume = True
+    found = search(args, build=counted)
+    assert len(found["trials"]) == 3
+    assert len(built) == 4, "two before, the stopped one, and one after"
