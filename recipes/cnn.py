@@ -35,11 +35,10 @@ def main(argv=None):
     from recipes.common.quiet import import_tensorflow
 
     import_tensorflow()
-    import keras
-
     from recipes.common import devices, images, runs, tune
     from recipes.common.finish import finish_image_classifier
     from recipes.common.fit import cosine_schedule, fit
+    from recipes.common.optimizers import FusedAdam
     from recipes.common.parallel import DataParallel
     from zoo import build_cnn
 
@@ -64,7 +63,7 @@ def main(argv=None):
                 )
                 rate = cosine_schedule(args, learning_rate, epochs, steps, reference_batch_size=BATCH_SIZE)
                 model.compile(
-                    keras.optimizers.Adam(rate),
+                    FusedAdam(rate),
                     loss="sparse_categorical_crossentropy",
                     weighted_metrics=["accuracy"],
                     steps_per_execution=devices.steps_per_execution(strategy, steps),

@@ -39,6 +39,7 @@ def main(argv=None):
     from recipes.common import devices, images, runs, tune
     from recipes.common.finish import finish_image_classifier
     from recipes.common.fit import cosine_schedule, fit
+    from recipes.common.optimizers import FusedAdam
     from recipes.common.parallel import DataParallel
     from zoo import build_mlp
 
@@ -60,7 +61,7 @@ def main(argv=None):
                 model = DataParallel(keras.Model(image, mlp(features), name="mlp"))
                 rate = cosine_schedule(args, learning_rate, epochs, steps, reference_batch_size=BATCH_SIZE)
                 model.compile(
-                    keras.optimizers.Adam(rate),
+                    FusedAdam(rate),
                     loss="sparse_categorical_crossentropy",
                     weighted_metrics=["accuracy"],
                     steps_per_execution=devices.steps_per_execution(strategy, steps),

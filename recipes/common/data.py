@@ -81,38 +81,41 @@ class Split:
             first_step: Batches at the start of the pass that are left out: those of before an interruption.
             augment: (batch of inputs, seed of shape (2,)) -> augmented batch; random by that seed alone.
         """
-        steps = self.steps(batch_size)
+        steps, seed = self.steps(batch_size), tf.constant(seed, tf.int64)
 
         def one_pass(_):
-            batches = self._shuffled(batch_size, tf.stack([tf.constant(seed, tf.int64), epoch]))
+            batches = self._shuffled(batch_size, tf.stack([seed, epoch]))
             return batches.enumerate().skip(first_step).map(finish, num_parallel_calls=tf.data.AUTOTUNE)
 
-        pad = _pad(batch_size)
-
         def finish(step, batch):
-            inputs, labels, weights = pad(*batch)
+            inputs, labels, weights = batch if self.arrays is None else self._gather(*batch)
             if augment is not None:
-                inputs = augment(inputs, tf.stack([tf.constant(seed, tf.int64), epoch * steps + step]))
+                inputs = augment(inputs, tf.stack([seed, epoch * steps + step]))
             return inputs, labels, weights
 
         passes = tf.data.Dataset.range(1).flat_map(one_pass)
         return passes.apply(tf.data.experimental.assert_cardinality(steps - first_step)).prefetch(tf.data.AUTOTUNE)
 
     def _shuffled(self, batch_size, seed):
+        """One shuffled pass: of padded batches, or, in memory, of their (indices, weights), which are far smaller."""
         if self.examples is not None:
             # One number from both, so that (seed 1, epoch 0) is not (seed 0, epoch 1).
             mixed = tf.random.stateless_uniform([], seed, maxval=tf.int64.max, dtype=tf.int64)
             tf.compat.v1.set_random_seed(1)  # Of this function's graph: `shuffle` fails on a tensor under seed 0.
-            return self.examples.shuffle(SHUFFLE_BUFFER, seed=mixed, reshuffle_each_iteration=False).batch(batch_size)
-        order = tf.random.experimental.index_shuffle(
-            tf.range(self.size, dtype=tf.int64), seed=seed, max_index=tf.constant(self.size - 1, tf.int64)
+            shuffled = self.examples.shuffle(SHUFFLE_BUFFER, seed=mixed, reshuffle_each_iteration=False)
+            return shuffled.batch(batch_size).map(_pad(batch_size))
+        places = tf.range(self.steps(batch_size) * batch_size, dtype=tf.int64)
+        indices = tf.random.experimental.index_shuffle(
+            places % self.size, seed=seed, max_index=tf.constant(self.size - 1, tf.int64)
         )
-        arrays = tuple(tf.convert_to_tensor(array) for array in self.arrays)
-        return (
-            tf.data.Dataset.from_tensor_slices(order)
-            .batch(batch_size)
-            .map(lambda indices: tuple(tf.gather(array, indices) for array in arrays))
+        weights = tf.cast(places < self.size, tf.float32)
+        return tf.data.Dataset.from_tensor_slices(
+            (tf.reshape(indices, (-1, batch_size)), tf.reshape(weights, (-1, batch_size)))
         )
+
+    def _gather(self, indices, weights):
+        inputs, labels = (tf.gather(tf.convert_to_tensor(array), indices) for array in self.arrays)
+        return inputs, labels, weights
 
 
 def _pad(batch_size):

@@ -149,7 +149,7 @@ def _folder(folder, image_size):
     if len(sizes) > 1 and image_size is None:
         told = ", ".join(f"{height}x{width} ({count} images)" for (height, width), count in sizes.most_common(3))
         raise BadInput(
-            f"--data {folder}: the images differ in size: {told}{', ...' if len(sizes) > 3 else ''}. "
+            f"--data {folder}: the images differ in size: {told}{' and others' if len(sizes) > 3 else ''}. "
             "Give one size for all by --image-size HEIGHT WIDTH."
         )
     image_shape = (*(image_size or next(iter(sizes))), channels)

@@ -1,0 +1,37 @@
+"""Adam in one kernel per weight."""
+
+import keras
+import tensorflow as tf
+
+
+class FusedAdam(keras.optimizers.Adam):
+    """Keras's Adam, each weight updated by one fused TensorFlow kernel instead of a dozen small operations.
+
+    The same arithmetic (Kingma and Ba, 2014, https://arxiv.org/abs/1412.6980), with all of Keras's options; small
+    nets on a CPU spend a good part of a step on those operations (benchmarks/train_cnn.py).
+    """
+
+    def update_step(self, gradient, variable, learning_rate):
+        if self.amsgrad or isinstance(gradient, tf.IndexedSlices):  # The fused kernel is for plain, dense Adam.
+            super().update_step(gradient, variable, learning_rate)
+            return
+        index = self._get_variable_index(variable)
+        dtype = variable.dtype
+        step = tf.cast(self.iterations.value + 1, dtype)
+        tf.raw_ops.ResourceApplyAdam(
+            var=_handle(variable),
+            m=_handle(self._momentums[index]),
+            v=_handle(self._velocities[index]),
+            beta1_power=tf.pow(tf.cast(self.beta_1, dtype), step),
+            beta2_power=tf.pow(tf.cast(self.beta_2, dtype), step),
+            lr=tf.cast(learning_rate, dtype),
+            beta1=self.beta_1,
+            beta2=self.beta_2,
+            epsilon=self.epsilon,
+            grad=tf.cast(gradient, dtype),
+        )
+
+
+def _handle(variable):
+    """The resource of a Keras variable, or of a TensorFlow one, on the replica that asks."""
+    return (variable.value if isinstance(variable, keras.Variable) else variable).handle
