@@ -66,8 +66,8 @@ def fit(
         augment: See `Split.training_batches`.
 
     Returns:
-        `history` (a dict per epoch), `best_epoch` (from 1), `examples_per_second` (median over the epochs) and
-        `seconds_to_first_step`.
+        `history` (a dict per epoch), `best_epoch` (from 1), `examples_per_second` (median over the epochs, without
+        the first, which traces) and `seconds_to_first_step` (None where no step was left to take).
 
     Raises:
         Failed: If the loss is no longer finite or a checkpoint cannot be written.
@@ -77,13 +77,13 @@ def fit(
     with model.distribute_strategy.scope():
         model.optimizer.build(model.trainable_variables)
     steps = train.steps(args.batch_size)
-    keeper = _Keeper(model, run, steps, monitor=monitor, patience=patience)
+    speed = _Speed(args.batch_size)
+    keeper = _Keeper(model, run, steps, speed, monitor=monitor, patience=patience)
     if args.resume:
         # Keras makes the metrics at the first batch that they see; they must be there to be restored.
         model.evaluate(validation.batches(args.batch_size).take(1), verbose=0)
         keeper.restore()
     devices.give_each_replica_its_own_random_numbers(model)
-    speed = _Speed(args.batch_size)
     callbacks = [
         speed,
         keras.callbacks.TensorBoard(str(run.folder / "tensorboard"), write_graph=False),
@@ -118,9 +118,9 @@ def fit(
 class _Keeper(keras.callbacks.Callback):
     """Keeps what a run must not lose: position, best weights, history. Keras's own callbacks forget theirs."""
 
-    def __init__(self, model, run, steps, *, monitor, patience):
+    def __init__(self, model, run, steps, speed, *, monitor, patience):
         super().__init__()
-        self.trained, self.run, self.steps = model, run, steps
+        self.trained, self.run, self.steps, self.speed = model, run, steps, speed
         self.monitor, self.patience = monitor, patience
         self.sign = 1.0 if "accuracy" in monitor or "auc" in monitor else -1.0
         self.folder = run.folder / "checkpoints"
@@ -136,6 +136,7 @@ class _Keeper(keras.callbacks.Callback):
         arrays, state = found
         self.epoch, self.step, self.history = state["epoch"], state["step"], state["history"]
         self.best_epoch, self.stopped = state["best_epoch"], state["stopped"]
+        self.speed.rates = state["rates"]
         self.best = -math.inf if state["best"] is None else state["best"]
         for group, variables in self._groups().items():
             for index, variable in enumerate(variables):
@@ -208,6 +209,7 @@ class _Keeper(keras.callbacks.Callback):
             "best_epoch": self.best_epoch,
             "best": self.best if self.best_epoch >= 0 else None,
             "stopped": self.stopped,
+            "rates": self.speed.rates,
         }
         checkpoint.write(self.folder, self.epoch * self.steps + self.step, arrays, state)
 

@@ -4,6 +4,8 @@ import os
 import sys
 import tempfile
 
+from zoo.checks import BadInput
+
 
 def import_tensorflow() -> None:
     """Imports TensorFlow and Keras; what they print while loading is shown only if that fails."""
@@ -27,6 +29,7 @@ def import_tensorflow() -> None:
             os.dup2(standard_error, 2)
             os.close(standard_error)
     if keras.backend.backend() != "tensorflow":
-        raise RuntimeError(
-            f"The recipes need Keras's TensorFlow backend; KERAS_BACKEND={keras.backend.backend()!r} is set."
+        raise BadInput(
+            f"the recipes need Keras's TensorFlow backend, but {keras.backend.backend()!r} is set: "
+            "unset KERAS_BACKEND, or mend ~/.keras/keras.json."
         )

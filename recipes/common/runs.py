@@ -48,37 +48,52 @@ class Run:
 def start(args: argparse.Namespace) -> Iterator[Run]:
     """Opens the run folder that `args` name: a new one, on `--resume` the interrupted one, on `--dry-run` a temporary.
 
-    An earlier run in a new one's place is kept under the next free name: `runs/cnn` becomes `runs/cnn.1`.
+    An earlier run in a new one's place is kept under the next free name: `runs/cnn` becomes `runs/cnn.1`. When bad
+    input ends a run before it has computed anything, everything is put back as it was.
 
     Raises:
         ValueError: If a folder cannot be written, another process runs there, or `--resume` does not fit what is there.
     """
-    export_dir = Path(args.export_dir)
-    had_exports = export_dir.exists()
-    writable_folder(export_dir)
+    folder, export_dir = Path(args.run_dir), Path(args.export_dir)
+    missing = [path for path in (folder, export_dir) if not path.exists()]
     with contextlib.ExitStack() as stack:
+        stack.callback(_remove_if_empty, missing)
+        for path in (folder, export_dir):
+            writable_folder(path)
         if args.dry_run:
-            if not had_exports:
-                export_dir.rmdir()
             args = _rehearsal(args, Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="zoo-dry-run-"))))
-        folder = Path(args.run_dir)
+            folder = writable_folder(args.run_dir)
+        kept = None
         if args.resume:
             facts = _interrupted_run(folder, args)
         else:
-            _set_aside(folder)
+            kept = _set_aside(folder)
             facts = {"arguments": vars(args), "command": [*map(str, sys.argv)], "wall_seconds": 0.0}
-        stack.enter_context(_lock(writable_folder(folder)))
-        run = Run(args, folder, facts)
-        run.note(status="running", **_environment())
-        begin, before = time.monotonic(), facts["wall_seconds"]
-        try:
-            yield run
-        except BaseException:
-            run.note(status="stopped", wall_seconds=round(before + time.monotonic() - begin, 1))
-            raise
-        run.note(status="finished", wall_seconds=round(before + time.monotonic() - begin, 1))
+        with _lock(writable_folder(folder)):
+            run = Run(args, folder, facts)
+            run.note(status="running", **_environment())
+            begin, before = time.monotonic(), facts["wall_seconds"]
+            try:
+                yield run
+            except BaseException as error:
+                if isinstance(error, BadInput) and not args.resume and not any(map(Path.is_dir, folder.iterdir())):
+                    (folder / "run.json").unlink()
+                    if kept:
+                        folder.rmdir()
+                        kept.rename(folder)
+                else:
+                    with contextlib.suppress(OSError):  # As on a full disk, which may be what stopped the run.
+                        run.note(status="stopped", wall_seconds=round(before + time.monotonic() - begin, 1))
+                raise
+            run.note(status="finished", wall_seconds=round(before + time.monotonic() - begin, 1))
         if args.dry_run:
             print("Dry run done: every stage works with these arguments. Nothing was kept.")
+
+
+def _remove_if_empty(folders):
+    for folder in folders:
+        with contextlib.suppress(OSError):
+            folder.rmdir()
 
 
 def _rehearsal(args, folder):
@@ -113,14 +128,16 @@ def _interrupted_run(folder, args):
 
 
 def _set_aside(folder):
-    if not folder.exists() or not any(folder.iterdir()):
-        return
+    """Renames an earlier run's folder and returns its new path, None where there was none."""
+    if not any(folder.iterdir()):
+        return None
     with _lock(folder):
         number = 1
         while (kept := folder.with_name(f"{folder.name}.{number}")).exists():
             number += 1
         folder.rename(kept)
     print(f"The earlier run in {folder} is kept as {kept}.")
+    return kept
 
 
 @contextlib.contextmanager

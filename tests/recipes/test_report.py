@@ -112,7 +112,11 @@ def test_calibration_error_does_not_cancel_between_bins():
 
 def test_calibration_error_of_random_answers():
     """Against the definition in Guo et al. 2017, equation 3, with its 15 bins (0, 1/15], ..., (14/15, 1]."""
-    labels, probabilities = random_answers(1000, 3)
+    _, probabilities = random_answers(1000, 3)
+    probabilities[:50] = one_hot(np.zeros(50, int), 3, 1.0)
+    # Calibrated in truth, so that chance alone makes some bins too sure and others not sure enough.
+    labels = np.array([np.random.default_rng(index).choice(3, p=row) for index, row in enumerate(probabilities)])
+    labels[:25] = 1
     confidence, right = probabilities.max(1), probabilities.argmax(1) == labels
     expected = 0.0
     for index in range(15):

@@ -1,0 +1,176 @@
+"""Each recipe from its command line to its served model, at its smallest."""
+
+import csv
+import importlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+ROOT = Path(__file__).parents[2]
+RECIPES = sorted(path.stem for path in (ROOT / "recipes").glob("*.py") if path.stem != "__init__")
+SMALL = ["--limit", "96", "--epochs", "2", "--batch-size", "16"]
+
+
+def folders(tmp_path):
+    return ["--run-dir", str(tmp_path / "run"), "--export-dir", str(tmp_path / "export")]
+
+
+def run(recipe, *arguments):
+    return importlib.import_module(f"recipes.{recipe}").main([*map(str, arguments)])
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_dry_run(recipe, tmp_path, capsys):
+    run(recipe, "--dry-run", *folders(tmp_path))
+    told = capsys.readouterr().out
+    assert "the same as trained" in told
+    assert "Dry run done" in told
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """One small run of the CNN, for the tests that look at what it left."""
+    folder = tmp_path_factory.mktemp("finished")
+    scores = run("cnn", *SMALL, *folders(folder))
+    return folder, scores
+
+
+def test_the_served_model_scores_what_training_reported(finished):
+    folder, scores = finished
+    report = json.loads((folder / "run/report.json").read_text())
+    assert report["trained"] == scores
+    served = report["served"]
+    assert served["accuracy"] == scores["accuracy"]
+    assert served["loss"] == pytest.approx(scores["loss"], rel=1e-4)
+    assert served["confusion_matrix"] == scores["confusion_matrix"]
+    assert not served["keras_loaded"]
+    assert not served["zoo_loaded"]
+    assert served["examples"] == 359
+
+
+def test_a_run_leaves_its_report(finished):
+    folder, scores = finished
+    names = {path.relative_to(folder / "run").parts[0] for path in (folder / "run").rglob("*")}
+    expected = {"run.json", "history.csv", "report.json", "report.md", "plots", "checkpoints", "tensorboard"}
+    assert names == expected
+    plots = {path.name for path in (folder / "run/plots").iterdir()}
+    assert plots == {"learning_curves.png", "confusion_matrix.png", "mistakes.png"}
+    told = (folder / "run/report.md").read_text()
+    assert f"{scores['accuracy']:.6g}" in told
+    facts = json.loads((folder / "run/run.json").read_text())
+    assert facts["data"]["sizes"] == {"train": 96, "validation": 144, "test": 359}
+    assert len(facts["data"]["fingerprint"]) == 64
+    assert facts["devices"] == "1 x CPU"
+    assert facts["arguments"]["seed"] == 0
+
+
+def test_the_same_command_gives_the_same_numbers(finished, tmp_path):
+    folder, scores = finished
+    again = run("cnn", *SMALL, *folders(tmp_path))
+    assert again == scores
+    histories = [(path / "run/history.csv").read_text() for path in (folder, tmp_path)]
+    assert histories[0] == histories[1]
+
+
+def test_two_replicas_score_what_one_does(tmp_path):
+    """Without dropout and normalisation this would be equal to the last digits; here, a run that works throughout."""
+    scores = run("cnn", *SMALL, "--replicas", "2", "--tune", "0", *folders(tmp_path))
+    report = json.loads((tmp_path / "run/report.json").read_text())
+    assert report["facts"]["devices"] == "2 x CPU"
+    assert report["served"]["accuracy"] == scores["accuracy"]
+
+
+def test_mixed_precision_is_served_as_trained(tmp_path):
+    scores = run("mlp", *SMALL, "--precision", "mixed_bfloat16", *folders(tmp_path))
+    report = json.loads((tmp_path / "run/report.json").read_text())
+    assert report["served"]["accuracy"] == scores["accuracy"]
+
+
+def test_a_search_stands_in_the_report(tmp_path, monkeypatch):
+    import recipes.mlp
+
+    monkeypatch.setattr(recipes.mlp, "TRIAL_EPOCHS", 1)
+    run("mlp", *SMALL, "--tune", 2, *folders(tmp_path))
+    tuning = json.loads((tmp_path / "run/report.json").read_text())["tuning"]
+    assert len(tuning["trials"]) == 2
+    assert tuning["best"] in [trial["values"] for trial in tuning["trials"]]
+    told = (tmp_path / "run/report.md").read_text()
+    assert "Hyperparameter search" in told
+    assert str(tuning["best"]["learning_rate"]) in told
+
+
+def test_a_wrong_export_is_noticed_and_not_published(tmp_path, monkeypatch):
+    from recipes.common.flags import Failed
+    from zoo import serving
+
+    copy = serving.plain_copy
+
+    def spoilt(model):
+        spoiled = copy(model)
+        spoiled.set_weights([weight + 0.3 for weight in spoiled.get_weights()])
+        return spoiled
+
+    monkeypatch.setattr(serving, "plain_copy", spoilt)
+    with pytest.raises(Failed, match=r"not the trained one: accuracy .* Nothing was exported"):
+        run("mlp", *SMALL, *folders(tmp_path))
+    assert not (tmp_path / "export").exists()
+
+
+def test_ctrl_c_and_resume_from_the_command_line(tmp_path):
+    command = [sys.executable, "-m", "recipes.mlp", "--limit", "64", "--epochs", "60", *folders(tmp_path)]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    patience = time.monotonic() + 300
+    while not list((tmp_path / "run").glob("checkpoints/*.checkpoint")):
+        assert process.poll() is None, process.stderr.read()
+        assert time.monotonic() < patience
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, told = process.communicate()
+    assert process.returncode == 130, told
+    assert "--resume" in told
+    assert "Traceback" not in told
+    assert not (tmp_path / "export").exists() or not list((tmp_path / "export").iterdir())
+    done = subprocess.run([*command, "--resume"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "Going on at epoch" in done.stdout
+    with (tmp_path / "run/history.csv").open() as file:
+        epochs = [int(row["epoch"]) for row in csv.DictReader(file)]
+    assert epochs == list(range(1, len(epochs) + 1))
+    assert len(epochs) > 20
+    assert (tmp_path / "export/1/saved_model.pb").exists()
+    assert done.stderr == "", "logs are quiet"
+
+
+def test_the_readme_s_serving_snippet(finished, tmp_path):
+    """It runs as it stands, in a process that cannot import Keras."""
+    folder, _ = finished
+    snippets = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
+    (snippet,) = [text for text in snippets if "saved_model.load" in text]
+    (tmp_path / "saved_models").mkdir()
+    os.symlink(folder / "export", tmp_path / "saved_models" / "cnn")
+    pixels = np.random.default_rng(0).integers(0, 256, (30, 20, 1), dtype=np.uint8)
+    (tmp_path / "digit.png").write_bytes(tf.io.encode_png(pixels).numpy())
+    script = "import sys\nsys.modules['keras'] = None\n" + snippet
+    done = subprocess.run([sys.executable, "-I", "-c", script], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    label, probability = done.stdout.split()
+    assert label in "0123456789"
+    assert 0 < float(probability) <= 1
+
+
+def test_the_readme_s_other_snippet():
+    snippets = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
+    (snippet,) = [text for text in snippets if "build_cnn" in text]
+    random = np.random.default_rng(0)
+    images, labels = random.integers(0, 256, (64, 28, 28, 1), dtype=np.uint8), random.integers(0, 10, 64)
+    exec(snippet, {"images": images, "labels": labels})

@@ -1,0 +1,104 @@
+"""Run folders: nothing that was there is lost, and what did not begin leaves nothing."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from recipes.common import runs
+from tests.recipes.test_fit import arguments
+from zoo.checks import BadInput
+
+
+def run_once(args, body=lambda run: (run.folder / "checkpoints").mkdir()):
+    with runs.start(args) as run:
+        body(run)
+    return run
+
+
+def fail(run):
+    raise BadInput("the images are too small")
+
+
+def test_bad_input_before_anything_was_computed_puts_all_back(tmp_path):
+    args = arguments(tmp_path)
+    with pytest.raises(BadInput):
+        run_once(args, fail)
+    assert list(tmp_path.iterdir()) == []
+    first = run_once(args)
+    with pytest.raises(BadInput):
+        run_once(args, fail)
+    assert json.loads((first.folder / "run.json").read_text())["status"] == "finished"
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_bad_input_after_training_keeps_the_run(tmp_path):
+    def late(run):
+        (run.folder / "checkpoints").mkdir()
+        fail(run)
+
+    with pytest.raises(BadInput):
+        run_once(arguments(tmp_path), late)
+    assert json.loads((tmp_path / "run/run.json").read_text())["status"] == "stopped"
+
+
+def test_two_runs_on_one_folder(tmp_path):
+    args = arguments(tmp_path)
+    with runs.start(args) as run:
+        with pytest.raises(BadInput, match=r"another run is using .*run.*--run-dir"), runs.start(args):
+            pass
+        # And from another process.
+        script = (
+            "import argparse, sys, json\n"
+            "from recipes.common import runs\n"
+            "with runs.start(argparse.Namespace(**json.loads(sys.argv[1]))): pass\n"
+        )
+        root = Path(__file__).parents[2]
+        command = [sys.executable, "-c", script, json.dumps(vars(args))]
+        done = subprocess.run(command, cwd=root, capture_output=True, text=True)
+        assert done.returncode != 0
+        assert "another run is using" in done.stderr
+    assert run.facts["status"] == "finished"
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_resume_says_what_differs(tmp_path):
+    def stop(run):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_once(arguments(tmp_path), stop)
+    with pytest.raises(BadInput, match=r"--epochs was 3 and is 5; --learning-rate was 0.01 and is 0.5"):
+        run_once(arguments(tmp_path, epochs=5, learning_rate=0.5, resume=True))
+    resumed = run_once(arguments(tmp_path, replicas=2, checkpoint_every=7, resume=True))  # These may differ.
+    assert resumed.facts["status"] == "finished"
+    with pytest.raises(BadInput, match="is finished"):
+        run_once(arguments(tmp_path, resume=True))
+
+
+def test_resume_without_a_run(tmp_path):
+    with pytest.raises(BadInput, match=r"there is no run in .*without --resume"):
+        run_once(arguments(tmp_path, resume=True))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_dry_run_touches_nothing(tmp_path, capsys):
+    kept = run_once(arguments(tmp_path))
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    dry = run_once(arguments(tmp_path, dry_run=True, tune=9, limit=5000))
+    assert dry.folder != kept.folder
+    assert not dry.folder.exists()
+    assert (dry.args.epochs, dry.args.tune, dry.args.limit) == (1, 1, 16)
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+    assert "Dry run done" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("folder", ["run_dir", "export_dir"])
+@pytest.mark.parametrize("dry_run", [False, True])
+def test_folders_that_cannot_be_written(tmp_path, folder, dry_run):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(BadInput, match=r"file/x cannot be written"):
+        run_once(arguments(tmp_path, dry_run=dry_run, **{folder: str(tmp_path / "file" / "x")}))
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
