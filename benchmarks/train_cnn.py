@@ -91,6 +91,7 @@ def train_zoo(turns, num_examples, batch_size, steps_per_execution=None, jit_com
     from recipes.common import devices
     from recipes.common.data import Split
     from recipes.common.fit import EpochCounter
+    from recipes.common.optimizers import FusedAdam
     from recipes.common.parallel import DataParallel
     from zoo import build_cnn
 
@@ -102,7 +103,7 @@ def train_zoo(turns, num_examples, batch_size, steps_per_execution=None, jit_com
     with strategy.scope():
         model = DataParallel(build_cnn(IMAGE_SHAPE, NUM_CLASSES))
         model.compile(
-            keras.optimizers.Adam(LEARNING_RATE),
+            FusedAdam(LEARNING_RATE),
             loss="sparse_categorical_crossentropy",
             weighted_metrics=["accuracy"],
             steps_per_execution=min(steps_per_execution or devices.steps_per_execution(strategy, steps), steps),

@@ -31,7 +31,7 @@ def refused(tmp_path):
 
 
 def everything_in(folder):
-    return {path: path.is_file() and path.read_bytes() for path in folder.rglob("*")}
+    return {path: path.is_file() and path.read_text("latin-1") for path in folder.rglob("*")}
 
 
 def write_images(folder, count=5, classes=("cat", "dog"), size=(9, 9)):
