@@ -48,7 +48,8 @@ def main(argv=None):
         data = images.load(args.data, image_size=args.image_size, limit=args.limit, quick=args.dry_run)
         augment = images.AUGMENTATIONS[args.augment]
         steps = data.train.steps(args.batch_size)
-        run.note(data=data.describe(), devices=devices.describe(strategy))
+        run.note_data(data.describe())
+        run.note(devices=devices.describe(strategy))
 
         def build(units, dropout_rate, learning_rate=args.learning_rate, epochs=args.epochs):
             with strategy.scope():

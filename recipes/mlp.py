@@ -49,7 +49,8 @@ def main(argv=None):
         data = images.load(args.data, image_size=args.image_size, limit=args.limit, quick=args.dry_run)
         augment = images.AUGMENTATIONS[args.augment]
         steps = data.train.steps(args.batch_size)
-        run.note(data=data.describe(), devices=devices.describe(strategy))
+        run.note_data(data.describe())
+        run.note(devices=devices.describe(strategy))
 
         def build(units, num_layers, dropout_rate, learning_rate=args.learning_rate, epochs=args.epochs):
             num_features, num_classes = math.prod(data.image_shape), len(data.class_names)

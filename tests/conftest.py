@@ -13,8 +13,8 @@ if "TFDS_DATA_DIR" not in os.environ and (SHARED_DATA / "tfds").exists():
     os.environ["TFDS_DATA_DIR"] = str(SHARED_DATA / "tfds")
 import_tensorflow()
 
-import keras
-import tensorflow as tf
+import keras  # noqa: E402
+import tensorflow as tf  # noqa: E402
 
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2

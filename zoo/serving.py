@@ -36,8 +36,8 @@ def export_image_classifier(
     Signatures (B batch, H height, W width, C channels, K classes):
 
     - `serving_default`: `image` (B, H, W, C) uint8, 0..255.
-    - `encoded`: `image` (B,) string, the bytes of JPEG, PNG, GIF or BMP files of any size, resized to H x W; only
-      where C is 1, 3 or 4 (then PNG alone: the others have no alpha channel).
+    - `encoded`: `image` (B,) string, the bytes of JPEG or PNG files of any size, resized to H x W; where C is 3 also
+      GIF and BMP, where C is 4 PNG alone (JPEG has no alpha channel); absent for other C.
 
     Both return `label` (B,) string, `probabilities` (B, K) float32, and `classes` (B, K) string: the names in the
     order of the probabilities.
@@ -106,7 +106,7 @@ def export_image_classifier(
 
 
 def decode_image(contents: tf.Tensor, image_shape: tuple[int, int, int]) -> tf.Tensor:
-    """Decodes one JPEG, PNG, GIF or BMP file, the same way for training and for serving.
+    """Decodes one JPEG or PNG file (in colour also GIF and BMP), the same way for training and for serving.
 
     Args:
         contents: The file's bytes, a scalar string.

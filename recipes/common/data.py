@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
-SHUFFLE_BUFFER = 16_384  # Examples of a streamed split that are shuffled among each other.
+SHUFFLE_EXAMPLES, SHUFFLE_BYTES = 16_384, 1 << 30  # At most so many of a streamed split are shuffled together.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,7 +102,10 @@ class Split:
             # One number from both, so that (seed 1, epoch 0) is not (seed 0, epoch 1).
             mixed = tf.random.stateless_uniform([], seed, maxval=tf.int64.max, dtype=tf.int64)
             tf.compat.v1.set_random_seed(1)  # Of this function's graph: `shuffle` fails on a tensor under seed 0.
-            shuffled = self.examples.shuffle(SHUFFLE_BUFFER, seed=mixed, reshuffle_each_iteration=False)
+            inputs, _ = self.examples.element_spec
+            fit = SHUFFLE_BYTES // max(1, inputs.shape.num_elements() * inputs.dtype.size)
+            buffer = max(batch_size, min(SHUFFLE_EXAMPLES, fit))
+            shuffled = self.examples.shuffle(buffer, seed=mixed, reshuffle_each_iteration=False)
             return shuffled.batch(batch_size).map(_pad(batch_size))
         places = tf.range(self.steps(batch_size) * batch_size, dtype=tf.int64)
         indices = tf.random.experimental.index_shuffle(

@@ -38,6 +38,13 @@ class Run:
     folder: Path
     facts: dict
 
+    def note_data(self, description: dict) -> None:
+        """Adds what the data is to `run.json`; raises `BadInput` when a resumed run began with other data."""
+        before = self.facts.get("data", description)
+        if before["fingerprint"] != description["fingerprint"]:
+            raise BadInput(f"--resume: the data has changed since the run in {self.folder} began; start a new run.")
+        self.note(data=description)
+
     def note(self, **facts: object) -> None:
         """Adds facts to `run.json`."""
         self.facts.update(facts)
@@ -54,7 +61,7 @@ def start(args: argparse.Namespace) -> Iterator[Run]:
     Raises:
         ValueError: If a folder cannot be written, another process runs there, or `--resume` does not fit what is there.
     """
-    folder, export_dir = Path(args.run_dir), Path(args.export_dir)
+    folder, export_dir = Path(args.run_dir).resolve(), Path(args.export_dir)
     missing = [path for path in (folder, export_dir) if not path.exists()]
     with contextlib.ExitStack() as stack:
         stack.callback(_remove_if_empty, missing)
@@ -62,7 +69,7 @@ def start(args: argparse.Namespace) -> Iterator[Run]:
             writable_folder(path)
         if args.dry_run:
             args = _rehearsal(args, Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="zoo-dry-run-"))))
-            folder = writable_folder(args.run_dir)
+            folder = writable_folder(args.run_dir).resolve()
         kept = None
         if args.resume:
             facts = _interrupted_run(folder, args)
@@ -131,6 +138,8 @@ def _set_aside(folder):
     """Renames an earlier run's folder and returns its new path, None where there was none."""
     if not any(folder.iterdir()):
         return None
+    if not (folder / "run.json").exists():
+        raise BadInput(f"--run-dir {folder} holds other things than a run: name a new or empty folder.")
     with _lock(folder):
         number = 1
         while (kept := folder.with_name(f"{folder.name}.{number}")).exists():

@@ -49,8 +49,13 @@ def test_uint8_and_float_images_are_the_same():
 
 @pytest.mark.parametrize(
     ("shape", "filters", "padding", "block"),
-    [((8, 8, 1), (4, 4), "valid", 2), ((28, 9, 1), (4, 4), "valid", 2), ((7, 7, 3), (4, 4, 4), "same", 3), ((6, 6, 1), ((4, 4), 4), "valid", 2)],
-)  # fmt: skip
+    [
+        ((8, 8, 1), (4, 4), "valid", 2),
+        ((28, 9, 1), (4, 4), "valid", 2),
+        ((7, 7, 3), (4, 4, 4), "same", 3),
+        ((6, 6, 1), ((4, 4), 4), "valid", 2),
+    ],
+)
 def test_too_small_an_image_says_where_it_vanishes(shape, filters, padding, block):
     with pytest.raises(
         BadInput, match=rf"input_shape={shape!r}.*block {block} of".replace("(", r"\(").replace(")", r"\)")

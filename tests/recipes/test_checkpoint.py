@@ -53,7 +53,7 @@ def test_every_flipped_byte_is_noticed(tmp_path):
     random = np.random.default_rng(0)
     for position in random.integers(0, len(whole), 60):
         path.write_bytes(whole[:position] + bytes([whole[position] ^ 0x10]) + whole[position + 1 :])
-        with pytest.raises(Failed, match="every checkpoint .* is damaged"):
+        with pytest.raises(Failed, match=r"every checkpoint .* is damaged"):
             checkpoint.read(tmp_path)
 
 

@@ -102,3 +102,26 @@ def test_folders_that_cannot_be_written(tmp_path, folder, dry_run):
     with pytest.raises(BadInput, match=r"file/x cannot be written"):
         run_once(arguments(tmp_path, dry_run=dry_run, **{folder: str(tmp_path / "file" / "x")}))
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_folder_that_is_no_run_stays_where_it_is(tmp_path, monkeypatch):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/thesis.txt").write_text("mine")
+    with pytest.raises(BadInput, match="holds other things than a run"):
+        run_once(arguments(tmp_path))
+    monkeypatch.chdir(tmp_path / "run")
+    with pytest.raises(BadInput, match="holds other things than a run"):
+        run_once(arguments(tmp_path, run_dir="."))
+    assert (tmp_path / "run/thesis.txt").read_text() == "mine"
+
+
+def test_resume_on_other_data(tmp_path):
+    def stop(run):
+        run.note_data({"fingerprint": "one"})
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_once(arguments(tmp_path), stop)
+    with pytest.raises(BadInput, match="the data has changed"):
+        run_once(arguments(tmp_path, resume=True), lambda run: run.note_data({"fingerprint": "two"}))
+    run_once(arguments(tmp_path, resume=True), lambda run: run.note_data({"fingerprint": "one"}))
