@@ -1,4 +1,4 @@
-# Each target sets itself up in .venv on a fresh machine: it needs Python 3.11 or newer and make, nothing else.
+# Each target sets itself up in .venv on a fresh machine: it needs Python 3.11 to 3.13 and make, nothing else.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -26,9 +26,10 @@ bench: $(VENV)/.bench ## Speed beside the peers; keep the machine free of other 
 	$(BIN)/python -m benchmarks.serve
 
 $(VENV)/.%: setup.cfg pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-	  { echo "error: $(PYTHON) is older than Python 3.11: name a newer one, as in 'make demo PYTHON=python3.12'"; exit 2; }
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || \
+	  { echo "error: $(PYTHON) is not Python 3.11, 3.12 or 3.13: name one, as in 'make demo PYTHON=python3.12'"; exit 2; }
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || { rm -rf $(VENV) && $(PYTHON) -m venv $(VENV); } || \
+	  { rm -rf $(VENV); echo "error: no virtual environment could be made: on Debian and Ubuntu install python3-venv"; exit 2; }
 	$(BIN)/python -m pip install --quiet --editable '.[$*]'
 	@touch $@
 

@@ -86,7 +86,6 @@ def train_zoo(turns, num_examples, batch_size, steps_per_execution=None, jit_com
 
     import_tensorflow()
     import keras
-    import tensorflow as tf
 
     from recipes.common import devices
     from recipes.common.data import Split
@@ -110,11 +109,11 @@ def train_zoo(turns, num_examples, batch_size, steps_per_execution=None, jit_com
             jit_compile=jit_compile,
         )
     model.optimizer.build(model.trainable_variables)
-    epoch = tf.Variable(0, dtype=tf.int64, trainable=False)
+    counter = EpochCounter()
     model.fit(
-        train.training_batches(batch_size, epoch, seed=0),
+        train.training_batches(batch_size, counter.epoch, seed=0),
         epochs=ENDLESS,
-        callbacks=[EpochCounter(epoch), epoch_timer(turns)],
+        callbacks=[counter, epoch_timer(turns)],
         shuffle=False,
         verbose=0,
     )

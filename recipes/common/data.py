@@ -75,20 +75,26 @@ class Split:
         """Returns one shuffled pass as (inputs, labels, weights), of the epoch that `epoch` holds when it starts.
 
         Args:
-            batch_size: Examples per batch; the last one is filled up with examples of weight 0.
+            batch_size: Examples per batch; a short last one is filled up with others of the split at weight 0.
             epoch: int64 scalar, read whenever a pass starts: it and `seed` alone decide the order.
             seed: From 0 to 2**31 - 1.
             first_step: Batches at the start of the pass that are left out: those of before an interruption.
             augment: (batch of inputs, seed of shape (2,)) -> augmented batch; random by that seed alone.
         """
         steps, seed = self.steps(batch_size), tf.constant(seed, tf.int64)
+        with tf.device("CPU:0"):  # Made here: inside the functions below they would become constants of a graph.
+            tensors = [tf.convert_to_tensor(array) for array in self.arrays or ()]
 
         def one_pass(_):
             batches = self._shuffled(batch_size, tf.stack([seed, epoch]))
             return batches.enumerate().skip(first_step).map(finish, num_parallel_calls=tf.data.AUTOTUNE)
 
         def finish(step, batch):
-            inputs, labels, weights = batch if self.arrays is None else self._gather(*batch)
+            if tensors:
+                indices, weights = batch
+                inputs, labels = (tf.gather(tensor, indices) for tensor in tensors)
+            else:
+                inputs, labels, weights = batch
             if augment is not None:
                 inputs = augment(inputs, tf.stack([seed, epoch * steps + step]))
             return inputs, labels, weights
@@ -115,10 +121,6 @@ class Split:
         return tf.data.Dataset.from_tensor_slices(
             (tf.reshape(indices, (-1, batch_size)), tf.reshape(weights, (-1, batch_size)))
         )
-
-    def _gather(self, indices, weights):
-        inputs, labels = (tf.gather(tf.convert_to_tensor(array), indices) for array in self.arrays)
-        return inputs, labels, weights
 
 
 def _pad(batch_size):

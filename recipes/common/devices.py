@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+from pathlib import Path
 
 import keras
 import tensorflow as tf
@@ -12,6 +13,9 @@ from zoo.checks import BadInput
 def set_up(args: argparse.Namespace) -> tf.distribute.Strategy:
     """Sets the seeds and the precision that `args` ask for, and returns the `strategy` to build the model in."""
     used = strategy(args.replicas, args.batch_size)
+    print(f"Training on {describe(used)}.")
+    if Path("/dev/nvidia0").exists() and not tf.config.list_physical_devices("GPU"):
+        print("There is an NVIDIA GPU that TensorFlow does not see: pip install -e '.[recipes,cuda]'")
     keras.utils.set_random_seed(args.seed)
     keras.config.set_dtype_policy(args.precision)
     return used
@@ -24,17 +28,18 @@ def strategy(replicas: int | None, batch_size: int) -> tf.distribute.Strategy:
     under a strategy, keras#19246).
 
     Args:
-        replicas: Devices to train on; `None` takes every visible GPU, else one CPU. Without a GPU the CPU is split
+        replicas: Devices to train on; `None` takes every visible GPU, or as many as share `batch_size` evenly, else
+            one CPU. Without a GPU the CPU is split
             into that many logical devices: no faster, but the way to see that N replicas compute what one does.
         batch_size: Examples of one step over all replicas, a multiple of their number.
 
     Raises:
         ValueError: If there are fewer devices, or `batch_size` does not divide among them.
     """
-    gpus = tf.config.list_logical_devices("GPU")
+    gpus = tf.config.list_physical_devices("GPU")  # Physical: to list logical ones would fix how the CPU is split.
     if gpus:
-        devices = [gpu.name for gpu in gpus]
-        replicas = replicas or len(devices)
+        devices = [gpu.name for gpu in tf.config.list_logical_devices("GPU")]
+        replicas = replicas or max(n for n in range(1, len(devices) + 1) if batch_size % n == 0)
     else:
         replicas = replicas or 1
         devices = _logical_cpus(replicas)
@@ -70,7 +75,10 @@ def describe(used: tf.distribute.Strategy) -> str:
 
 
 def steps_per_execution(used: tf.distribute.Strategy, steps: int) -> int:
-    """Returns how many steps Keras should run per call: what was measured fastest, see benchmarks/train_cnn.py."""
+    """Returns how many steps Keras should run per call: what was fastest on a CPU (`benchmarks.train_cnn --table`).
+
+    `jit_compile` stays as Keras chooses by itself: XLA on one GPU, none on a CPU, where it was slower.
+    """
     return 1 if used.num_replicas_in_sync > 1 else min(64, steps)
 
 

@@ -1,10 +1,12 @@
 """The end of a recipe: evaluate, plot, export, prove that the export scores the same, report."""
 
+import tensorflow as tf
+
 from recipes.common import report, served
 from recipes.common.images import ImageData
 from recipes.common.parallel import DataParallel
 from recipes.common.runs import Run
-from zoo.serving import export_image_classifier
+from zoo.serving import FILE_CHANNELS, export_image_classifier, plain_copy
 
 
 def finish_image_classifier(
@@ -24,11 +26,19 @@ def finish_image_classifier(
     report.plot_history(run, training["history"])
     report.plot_confusion_matrix(run, scores)
     report.plot_mistakes(run, data.test, probabilities, data.class_names)
+    if data.image_shape[-1] in FILE_CHANNELS:  # Something to send to the server.
+        tf.io.write_file(str(run.folder / "example.png"), tf.io.encode_png(data.test.first(1)[0]))
 
+    # Exports are served on a CPU here; a GPU rounds differently, so they are held to the same weights on a CPU.
+    reference, expected = scores, probabilities
+    if tf.config.list_physical_devices("GPU"):
+        with tf.device("CPU:0"):
+            reference, expected = report.evaluate(plain_copy(model.model), data.test, data.class_names, args.batch_size)
+        print(f"The same weights on the CPU: test accuracy {reference['accuracy']:.4f}.")
     served_scores: dict = {}
 
     def check(folder):
-        served_scores.update(served.check(folder, data.test, data.class_names, scores, probabilities))
+        served_scores.update(served.check(folder, data.test, data.class_names, reference, expected))
 
     version = export_image_classifier(
         model.model, data.class_names, args.export_dir, examples=data.test.first(32), check=check

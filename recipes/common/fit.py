@@ -3,6 +3,7 @@
 import csv
 import io
 import math
+import os
 import signal
 import sys
 import threading
@@ -89,15 +90,15 @@ def fit(
         keras.callbacks.TensorBoard(str(run.folder / "tensorboard"), write_graph=False),
         keeper,
     ]
-    epoch_variable = tf.Variable(keeper.epoch, dtype=tf.int64, trainable=False)
-    callbacks.append(EpochCounter(epoch_variable))
+    counter = EpochCounter(keeper.epoch)
+    callbacks.append(counter)
     with _stop_signals(keeper):
         while keeper.epoch < args.epochs and not keeper.stopped:
             # After an interruption inside an epoch: first the rest of that epoch, then the others.
             first_step = keeper.step
             model.fit(
                 train.training_batches(
-                    args.batch_size, epoch_variable, seed=args.seed, first_step=first_step, augment=augment
+                    args.batch_size, counter.epoch, seed=args.seed, first_step=first_step, augment=augment
                 ),
                 validation_data=validation.batches(args.batch_size),
                 initial_epoch=keeper.epoch,
@@ -178,8 +179,8 @@ class _Keeper(keras.callbacks.Callback):
         elif epoch - self.best_epoch >= self.patience:
             self.stopped = self.model.stop_training = True
             print(f"No better {self.monitor} for {self.patience} epochs: stopping.")
-        self._write_history()
         self._save()
+        self._write_history()
         if self.epoch < self.run.args.epochs:
             self._stop_if_asked()
 
@@ -187,7 +188,8 @@ class _Keeper(keras.callbacks.Callback):
         if self.signal is not None:
             raise Interrupted(
                 f"Stopped at epoch {self.epoch + 1}, step {self.step} of {self.steps}; all of it is kept. "
-                "Run the same command with --resume to go on."
+                "Run the same command with --resume to go on.",
+                self.signal,
             )
 
     def _save(self):
@@ -237,14 +239,15 @@ class _Keeper(keras.callbacks.Callback):
 
 
 class EpochCounter(keras.callbacks.Callback):
-    """Tells the input pipeline which epoch begins."""
+    """Tells the input pipeline which epoch begins, by its variable `epoch`."""
 
-    def __init__(self, variable):
+    def __init__(self, epoch=0):
         super().__init__()
-        self.variable = variable
+        with tf.device("CPU:0"):  # Where input pipelines run.
+            self.epoch = tf.Variable(epoch, dtype=tf.int64, trainable=False)
 
     def on_epoch_begin(self, epoch, logs=None):
-        self.variable.assign(epoch)
+        self.epoch.assign(epoch)
 
 
 class _Speed(keras.callbacks.Callback):
@@ -278,7 +281,7 @@ def _stop_signals(keeper):
         if keeper.signal is not None:
             raise KeyboardInterrupt
         keeper.signal = number
-        print("\nStopping after this step (once more: at once) ...")
+        os.write(1, b"\nStopping after this step (once more: at once) ...\n")  # `print` may be interrupted by itself.
 
     if threading.current_thread() is not threading.main_thread():  # Python sets handlers only there.
         yield

@@ -1,6 +1,7 @@
 """Command lines: the shared flags, and how a recipe ends. Imports nothing heavy, so that `--help` answers at once."""
 
 import argparse
+import errno
 import math
 import os
 import signal
@@ -17,7 +18,11 @@ class Failed(RuntimeError):
 
 
 class Interrupted(RuntimeError):
-    """The run was asked to stop and can be resumed; shown without a traceback, exit status 130."""
+    """The run was asked to stop and can be resumed; shown without a traceback, exit status 128 + the signal."""
+
+    def __init__(self, message: str, number: int = signal.SIGINT):
+        super().__init__(message)
+        self.status = 128 + number
 
 
 def parser(doc: str, family: str, *, epochs: int, batch_size: int, learning_rate: float) -> argparse.ArgumentParser:
@@ -77,6 +82,7 @@ def parser(doc: str, family: str, *, epochs: int, batch_size: int, learning_rate
     flags.add_argument(
         "--dry-run", action="store_true", help="everything once on a few examples, in a temporary folder: finds errors"
     )
+    flags.set_defaults(recipe=family)
     return flags
 
 
@@ -127,10 +133,15 @@ def command_line(main: Callable[[], object]) -> None:
         _end(error, FAILED)
     except Interrupted as stop:
         print(f"\n{stop}", file=sys.stderr)
-        _exit(INTERRUPTED)
+        _exit(stop.status)
     except KeyboardInterrupt:
-        print("\nStopped.", file=sys.stderr)
+        print("\nStopped. If the run had begun, the same command with --resume goes on.", file=sys.stderr)
         _exit(INTERRUPTED)
+    except Exception as error:
+        full = os.strerror(errno.ENOSPC)
+        if full not in str(error):  # Python's own error and TensorFlow's both say it in the system's words.
+            raise
+        _end(f"{full}. Earlier checkpoints and exports are untouched: make room and go on with --resume.", FAILED)
 
 
 def _end(error, status):

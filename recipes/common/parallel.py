@@ -14,7 +14,8 @@ class DataParallel(keras.Model):
     the replicas' shares of a batch differ in size, masks or sample weights, or when a gradient is clipped. Here:
 
     - the loss of a batch is the weighted mean over the whole batch: sum(weight * loss) / sum(weight), where a masked
-      position has weight 0; so padded examples of weight 0 change nothing;
+      position has weight 0; so the examples of weight 0 that fill up a last batch add nothing to loss, gradient and
+      metrics (batch normalisation does see them, the same ones on any number of replicas);
     - clipping sees the gradient of the whole batch;
     - micro-batches are summed before the one update. Batch normalisation then sees a micro-batch at a time.
 

@@ -61,13 +61,15 @@ def start(args: argparse.Namespace) -> Iterator[Run]:
     Raises:
         ValueError: If a folder cannot be written, another process runs there, or `--resume` does not fit what is there.
     """
-    folder, export_dir = Path(args.run_dir).resolve(), Path(args.export_dir)
-    missing = [path for path in (folder, export_dir) if not path.exists()]
+    folder, export_dir = Path(args.run_dir).resolve(), Path(args.export_dir).resolve()
+    missing = sorted({path for end in (folder, export_dir) for path in (end, *end.parents) if not path.exists()})
     with contextlib.ExitStack() as stack:
         stack.callback(_remove_if_empty, missing)
         for path in (folder, export_dir):
             writable_folder(path)
         if args.dry_run:
+            with _lock(folder):
+                _refuse_what_is_no_run(folder)
             args = _rehearsal(args, Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="zoo-dry-run-"))))
             folder = writable_folder(args.run_dir).resolve()
         kept = None
@@ -78,7 +80,7 @@ def start(args: argparse.Namespace) -> Iterator[Run]:
             facts = {"arguments": vars(args), "command": [*map(str, sys.argv)], "wall_seconds": 0.0}
         with _lock(writable_folder(folder)):
             run = Run(args, folder, facts)
-            run.note(status="running", **_environment())
+            run.note(status="running", **({} if args.resume else _environment()))
             begin, before = time.monotonic(), facts["wall_seconds"]
             try:
                 yield run
@@ -98,7 +100,7 @@ def start(args: argparse.Namespace) -> Iterator[Run]:
 
 
 def _remove_if_empty(folders):
-    for folder in folders:
+    for folder in reversed(folders):  # The innermost first.
         with contextlib.suppress(OSError):
             folder.rmdir()
 
@@ -138,8 +140,7 @@ def _set_aside(folder):
     """Renames an earlier run's folder and returns its new path, None where there was none."""
     if not any(folder.iterdir()):
         return None
-    if not (folder / "run.json").exists():
-        raise BadInput(f"--run-dir {folder} holds other things than a run: name a new or empty folder.")
+    _refuse_what_is_no_run(folder)
     with _lock(folder):
         number = 1
         while (kept := folder.with_name(f"{folder.name}.{number}")).exists():
@@ -147,6 +148,11 @@ def _set_aside(folder):
         folder.rename(kept)
     print(f"The earlier run in {folder} is kept as {kept}.")
     return kept
+
+
+def _refuse_what_is_no_run(folder):
+    if any(folder.iterdir()) and not (folder / "run.json").exists():
+        raise BadInput(f"--run-dir {folder} holds other things than a run: name a new or empty folder.")
 
 
 @contextlib.contextmanager
@@ -157,6 +163,8 @@ def _lock(folder):
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise BadInput(f"another run is using {folder}: wait, or name another folder by --run-dir.") from None
+        except OSError as error:
+            print(f"{folder} cannot be locked ({error.strerror}): see to it that no second run uses it.")
         yield
     finally:
         os.close(descriptor)

@@ -56,7 +56,7 @@ def probabilities(version: Path, test: Split, *, batch_size: int = 256) -> tuple
                 answers.append(answer)
             facts["examples_per_second"] = round(test.size / (time.monotonic() - began), 1)
             process.stdin.close()
-        except (OSError, EOFError, TypeError):
+        except (OSError, EOFError, TypeError, ValueError):
             process.kill()
             printed.seek(0)
             said = printed.read().decode(errors="replace").strip().splitlines()

@@ -1,21 +1,23 @@
 """Hyperparameter search with KerasTuner."""
 
-import contextlib
 import gc
 import json
 import resource
 import shutil
+import sys
 from collections.abc import Callable
 
 import keras
 import keras_tuner
-import tensorflow as tf
 
 from recipes.common.checkpoint import write_atomically
 from recipes.common.data import Split
+from recipes.common.devices import give_each_replica_its_own_random_numbers
 from recipes.common.fit import EpochCounter, verbosity
 from recipes.common.flags import Failed
 from recipes.common.runs import Run
+
+MOST_FAILURES = 3  # Trials in a row; then the search ends.
 
 
 def search(
@@ -52,6 +54,7 @@ def search(
         Failed: If no trial ran through.
     """
     direction = "max" if "accuracy" in objective else "min"
+    build(**space(keras_tuner.HyperParameters()))  # What is wrong with every trial is told at once, as it is.
     hyperparameters = keras_tuner.HyperParameters()
     space(hyperparameters)
     _mend_state(run)
@@ -61,22 +64,26 @@ def search(
         max_trials=run.args.tune,
         hyperparameters=hyperparameters,
         seed=run.args.seed,
-        max_consecutive_failed_trials=3,
+        max_consecutive_failed_trials=MOST_FAILURES,
         directory=str(run.folder),
         project_name="tuner",
         overwrite=False,
     )
-    with contextlib.suppress(RuntimeError):  # Three failures in a row; the table below shows them.
-        tuner.search(
-            space, build, train, validation, epochs=epochs, pick=max if direction == "max" else min, augment=augment
-        )
+    pick = max if direction == "max" else min
+    try:
+        tuner.search(space, build, train, validation, epochs=epochs, pick=pick, augment=augment)
+    except RuntimeError as error:
+        if "consecutive" not in str(error).lower():
+            raise
+        print(f"The search ended early: {MOST_FAILURES} trials failed in a row.")
+    keras.utils.set_random_seed(run.args.seed)  # What follows does not depend on which trials ran in this process.
     trials = [_describe(trial) for trial in sorted(tuner.oracle.trials.values(), key=lambda trial: trial.trial_id)]
     for trial in trials:
         print(f"Trial {trial['trial']}: {trial['failure'] or trial['score']} {trial['values']}")
     completed = [trial for trial in trials if trial["status"] == "COMPLETED"]
     if not completed:
         raise Failed(f"no trial of the search ran through; the first one failed with: {trials[0]['failure']}")
-    best = (max if direction == "max" else min)(completed, key=lambda trial: trial["score"])
+    best = pick(completed, key=lambda trial: trial["score"])
     return {"best": best["values"], "objective": objective, "epochs": epochs, "trials": trials}
 
 
@@ -94,19 +101,21 @@ class _Tuner(keras_tuner.BayesianOptimization):
         keras.config.set_dtype_policy(policy)
         keras.utils.set_random_seed(args.seed)
         model = build(**space(trial.hyperparameters))
-        epoch = tf.Variable(0, dtype=tf.int64, trainable=False)
+        give_each_replica_its_own_random_numbers(model)
+        counter = EpochCounter()
         history = model.fit(
-            train.training_batches(args.batch_size, epoch, seed=args.seed, augment=augment),
+            train.training_batches(args.batch_size, counter.epoch, seed=args.seed, augment=augment),
             validation_data=validation.batches(args.batch_size),
             epochs=epochs,
-            callbacks=[EpochCounter(epoch)],
+            callbacks=[counter],
             shuffle=False,
             verbose=verbosity(),
         ).history
         values = [value for value in history[self.oracle.objective.name] if value == value]
         if not values:
             raise FloatingPointError(f"{self.oracle.objective.name} was never a finite number")
-        peak_memory_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        unit = 1 if sys.platform == "darwin" else 2**10  # What `ru_maxrss` counts in.
+        peak_memory_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
         return {self.oracle.objective.name: pick(values), "peak_memory_mib": round(peak_memory_mib)}
 
     def on_trial_end(self, trial):

@@ -94,9 +94,16 @@ def test_flags_are_not_abbreviated(monkeypatch):
         ("checks.BadInput('--epochs 0: no.')", 2, "error: --epochs 0: no."),
         ("flags.Failed('the loss is nan')", 1, "error: the loss is nan"),
         ("flags.Interrupted('Stopped at epoch 3.')", 130, "Stopped at epoch 3."),
-        ("KeyboardInterrupt", 130, "Stopped."),
+        ("flags.Interrupted('Stopped at epoch 3.', 15)", 143, "Stopped at epoch 3."),
+        ("KeyboardInterrupt", 130, "Stopped. If the run had begun, the same command with --resume goes on."),
+        (
+            "OSError(28, 'No space left on device', 'history.csv')",
+            1,
+            "error: No space left on device. Earlier checkpoints and exports are untouched: make room and go on with "
+            "--resume.",
+        ),
     ],
-    ids=["bad input", "failed", "interrupted", "Ctrl-C"],
+    ids=["bad input", "failed", "interrupted", "SIGTERM", "Ctrl-C", "full disk"],
 )
 def test_exit_statuses(raised, status, told):
     code = f"""

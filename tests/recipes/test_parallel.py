@@ -39,12 +39,12 @@ def trained(strategy, weights, *, epochs=2, optimizer=None, model=small_cnn, **o
             weighted_metrics=["accuracy"],
         )
     parallel.set_weights(weights)
-    split, epoch = Split.in_memory(*examples()), tf.Variable(0, dtype=tf.int64)
+    split, counter = Split.in_memory(*examples()), EpochCounter()
     history = parallel.fit(
-        split.training_batches(BATCH_SIZE, epoch, seed=1),
+        split.training_batches(BATCH_SIZE, counter.epoch, seed=1),
         validation_data=split.batches(BATCH_SIZE),
         epochs=epochs,
-        callbacks=[EpochCounter(epoch)],
+        callbacks=[counter],
         shuffle=False,
         verbose=0,
     ).history
@@ -80,7 +80,7 @@ def test_padding_changes_nothing():
     images, labels = examples()
     model = small_cnn(batch_normalization=False)
     weights = model.get_weights()
-    split, epoch = Split.in_memory(images, labels), tf.Variable(0, dtype=tf.int64)
+    split, epoch = Split.in_memory(images, labels), EpochCounter().epoch
     parallel = DataParallel(model)
     parallel.compile(keras.optimizers.SGD(0.1), loss="sparse_categorical_crossentropy", weighted_metrics=["accuracy"])
     history = parallel.fit(split.training_batches(BATCH_SIZE, epoch, seed=1), shuffle=False, verbose=0).history

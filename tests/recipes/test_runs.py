@@ -32,6 +32,9 @@ def test_bad_input_before_anything_was_computed_puts_all_back(tmp_path):
         run_once(args, fail)
     assert json.loads((first.folder / "run.json").read_text())["status"] == "finished"
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
+    with pytest.raises(BadInput):
+        run_once(arguments(tmp_path / "new" / "folders"), fail)
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
 def test_bad_input_after_training_keeps_the_run(tmp_path):

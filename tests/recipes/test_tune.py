@@ -3,6 +3,7 @@
 import json
 
 import keras
+import numpy as np
 import pytest
 
 from recipes.common import runs, tune
@@ -10,6 +11,7 @@ from recipes.common.flags import Failed
 from recipes.common.parallel import DataParallel
 from tests.recipes.test_fit import TRAIN, VALIDATION, arguments
 from zoo import build_cnn
+from zoo.checks import BadInput
 
 
 def space(hp):
@@ -41,29 +43,63 @@ def test_search_finds_the_best_completed_trial(tmp_path):
 
 
 def test_a_failed_trial_is_shown_and_not_chosen(tmp_path, capsys):
-    tried = []
+    tried = []  # The first call is the one before the search, which finds what is wrong with every trial.
 
     def failing(units, learning_rate):
         tried.append({"units": units, "learning_rate": learning_rate})
-        if len(tried) == 2:
+        if len(tried) == 3:
             raise ValueError("no memory for that")
         return build(units, learning_rate)
 
     found = search(arguments(tmp_path, tune=3), build=failing)
     (failed,) = [trial for trial in found["trials"] if trial["failure"]]
-    assert failed["values"] == tried[1]
+    assert failed["values"] == tried[2]
     assert "no memory for that" in failed["failure"]
     assert failed["score"] is None
     assert "no memory for that" in capsys.readouterr().out
-    assert found["best"] in (tried[0], tried[2])
+    assert found["best"] in (tried[1], tried[3])
 
 
-def test_only_failures_end_the_run(tmp_path):
+def test_only_failures_end_the_run(tmp_path, capsys):
+    tried = []
+
     def failing(units, learning_rate):
-        raise ValueError("nothing works")
+        tried.append(units)
+        if len(tried) == 1:
+            return build(units, learning_rate)
+        raise RuntimeError("nothing works")
 
     with pytest.raises(Failed, match="nothing works"):
-        search(arguments(tmp_path, tune=2), build=failing)
+        search(arguments(tmp_path, tune=9), build=failing)
+    assert len(tried) == 1 + tune.MOST_FAILURES
+    assert "ended early" in capsys.readouterr().out
+
+
+def test_bad_input_is_no_failed_trial(tmp_path):
+    def too_small(units, learning_rate):
+        return build_cnn((1, 1, 1), 3)
+
+    with pytest.raises(BadInput, match="too small"):
+        search(arguments(tmp_path, tune=3), build=too_small)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_follows_a_search_does_not_depend_on_who_searched(tmp_path):
+    args = arguments(tmp_path, tune=1)
+    weights = []
+
+    def search_and_stop():
+        with runs.start(args) as run:
+            tune.search(space, build, TRAIN, VALIDATION, run, 2)
+            weights.append(build(4, 0.1).get_weights())
+            raise KeyboardInterrupt
+
+    for resume in (False, True):
+        args.resume = resume
+        with pytest.raises(KeyboardInterrupt):
+            search_and_stop()
+    for one, two in zip(*weights, strict=True):
+        np.testing.assert_array_equal(one, two)
 
 
 @pytest.mark.parametrize("damage", [False, True])
@@ -71,7 +107,7 @@ def test_an_interrupted_search_repeats_no_finished_trial(tmp_path, damage):
     built = []
 
     def counted(units, learning_rate):
-        if len(built) == 2:
+        if len(built) == 3:
             built.append("stopped")
             raise KeyboardInterrupt
         built.append((units, learning_rate))
@@ -86,4 +122,4 @@ def test_an_interrupted_search_repeats_no_finished_trial(tmp_path, damage):
     args.resume = True
     found = search(args, build=counted)
     assert len(found["trials"]) == 3
-    assert len(built) == 4, "two before, the stopped one, and one after"
+    assert len(built) == 6, "of trials: two before, the stopped one and one after; and one before each search"

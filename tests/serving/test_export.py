@@ -220,6 +220,7 @@ def test_a_randomly_killed_export_leaves_no_version(tmp_path):
         process.wait()
         process.stdout.close()
     versions = [path for path in folder.iterdir() if path.name.isdecimal()]
+    assert versions, "exports must have been written before the kills"
     for version in versions:
         loaded = tf.saved_model.load(str(version))
         assert loaded.signatures["serving_default"](image=tf.zeros((1, 12, 10, 1), tf.uint8))["label"].shape == (1,)
