@@ -3,7 +3,7 @@
 python -m recipes.cnn                      scikit-learn's handwritten digits: the reference run
 python -m recipes.cnn --dry-run            every stage on a few examples, in well under a minute
 python -m recipes.cnn --tune 10            searches dense width, dropout and learning rate first
-python -m recipes.cnn --data fashion_mnist --augment shift-flip --epochs 15 --batch-size 128
+python -m recipes.cnn --data fashion_mnist --augment shift-flip --epochs 20 --batch-size 128 --learning-rate 3e-3
 python -m recipes.cnn --data path/to/folder --image-size 64 64
 """
 
@@ -28,7 +28,7 @@ def search_space(hp):
 
 
 def main(argv=None):
-    parser = flags.parser(__doc__, "cnn", epochs=40, batch_size=BATCH_SIZE, learning_rate=2e-3)
+    parser = flags.parser(__doc__, "cnn", epochs=40, batch_size=BATCH_SIZE, learning_rate=1e-3)
     flags.add_image_flags(parser)
     args = parser.parse_args(argv)
 

@@ -86,8 +86,8 @@ def parser(doc: str, family: str, *, epochs: int, batch_size: int, learning_rate
     return flags
 
 
-def add_image_flags(flags: argparse.ArgumentParser) -> None:
-    """Adds what the recipes on images share."""
+def add_image_flags(flags: argparse.ArgumentParser, *, augment: str = "shift") -> None:
+    """Adds what the recipes on images share; `augment` is the default of `--augment`."""
     flags.add_argument(
         "--data",
         default="digits",
@@ -105,7 +105,7 @@ def add_image_flags(flags: argparse.ArgumentParser) -> None:
     flags.add_argument(
         "--augment",
         choices=("none", "shift", "shift-flip"),
-        default="shift",
+        default=augment,
         help="random changes of the training images: shifts of up to a tenth, mirroring left to right",
     )
 
