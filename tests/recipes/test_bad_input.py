@@ -253,7 +253,7 @@ def earlier_run(tmp_path):
     """Leaves a run of the CNN behind, stopped or finished."""
 
     def make(*arguments, finished=False):
-        parser = flags.parser("", "cnn", epochs=40, batch_size=32, learning_rate=2e-3)
+        parser = flags.parser("", "cnn", epochs=40, batch_size=32, learning_rate=1e-3)
         flags.add_image_flags(parser)
         folders = ["--run-dir", str(tmp_path / "run"), "--export-dir", str(tmp_path / "export")]
         try:
