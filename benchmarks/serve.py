@@ -1,6 +1,6 @@
 """Serving speed of the CNN that `recipes/cnn.py` trains: its export beside the same model asked through Keras.
 
-python -m benchmarks.serve                            5 repeats of 300 requests
+python -m benchmarks.serve                            5 repeats of 60 requests
 
 The recipe's net for 28x28 grey images and 10 classes, with random weights, answers uint8 images with probabilities as
 a NumPy array. The contestants:
@@ -33,7 +33,7 @@ def main(argv=None):
         prog="python -m benchmarks.serve", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--repeats", type=int, default=5, metavar="N", help="turns of each contestant")
-    parser.add_argument("--requests", type=int, default=300, metavar="N", help="of one image, in each turn")
+    parser.add_argument("--requests", type=int, default=60, metavar="N", help="of one image, in each turn")
     args = parser.parse_args(argv)
     if args.repeats < 1 or args.requests < 2:
         parser.error("--repeats must be at least 1 and --requests at least 2")
