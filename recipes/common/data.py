@@ -44,14 +44,12 @@ class Split:
 
     def batches(self, batch_size: int) -> tf.data.Dataset:
         """Returns one pass in order, as (inputs, labels, weights); see `_pad`."""
-        examples = tf.data.Dataset.from_tensor_slices(self.arrays) if self.examples is None else self.examples
-        batches = examples.batch(batch_size).map(_pad(batch_size), num_parallel_calls=tf.data.AUTOTUNE)
+        batches = self._in_order().batch(batch_size).map(_pad(batch_size), num_parallel_calls=tf.data.AUTOTUNE)
         return batches.apply(tf.data.experimental.assert_cardinality(self.steps(batch_size))).prefetch(2)
 
     def raw_batches(self, batch_size: int) -> tf.data.Dataset:
         """Returns one pass in order, as (inputs, labels), the last batch as short as it is."""
-        examples = tf.data.Dataset.from_tensor_slices(self.arrays) if self.examples is None else self.examples
-        return examples.batch(batch_size).prefetch(2)
+        return self._in_order().batch(batch_size).prefetch(2)
 
     def first(self, count: int) -> np.ndarray:
         """Returns the inputs of the first `count` examples."""
@@ -101,6 +99,9 @@ class Split:
 
         passes = tf.data.Dataset.range(1).flat_map(one_pass)
         return passes.apply(tf.data.experimental.assert_cardinality(steps - first_step)).prefetch(tf.data.AUTOTUNE)
+
+    def _in_order(self):
+        return tf.data.Dataset.from_tensor_slices(self.arrays) if self.examples is None else self.examples
 
     def _shuffled(self, batch_size, seed):
         """One shuffled pass: of padded batches, or, in memory, of their (indices, weights), which are far smaller."""

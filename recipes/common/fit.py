@@ -85,13 +85,9 @@ def fit(
         model.evaluate(validation.batches(args.batch_size).take(1), verbose=0)
         keeper.restore()
     devices.give_each_replica_its_own_random_numbers(model)
-    callbacks = [
-        speed,
-        keras.callbacks.TensorBoard(str(run.folder / "tensorboard"), write_graph=False),
-        keeper,
-    ]
     counter = EpochCounter(keeper.epoch)
-    callbacks.append(counter)
+    tensorboard = keras.callbacks.TensorBoard(str(run.folder / "tensorboard"), write_graph=False)
+    callbacks = [speed, tensorboard, keeper, counter]
     with _stop_signals(keeper):
         while keeper.epoch < args.epochs and not keeper.stopped:
             # After an interruption inside an epoch: first the rest of that epoch, then the others.

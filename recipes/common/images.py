@@ -109,7 +109,7 @@ def _digits(image_size):
     fingerprint = hashlib.sha256(images.tobytes() + labels.tobytes()).hexdigest()
     return ImageData(
         "digits",
-        *_split_in_memory(images, labels),
+        *(Split.in_memory(*part) for part in _stratified_parts(images, labels)),
         image_shape=images.shape[1:],
         class_names=[str(digit) for digit in range(10)],
         fingerprint=fingerprint,
@@ -329,10 +329,6 @@ def _from_dataset(examples, size, image_shape, read, total):
         images[begin:end], labels[begin:end] = batch_images, batch_labels
         begin = end
     return Split.in_memory(images[:begin], labels[:begin])
-
-
-def _split_in_memory(images, labels):
-    return [Split.in_memory(*part) for part in _stratified_parts(images, labels)]
 
 
 def _stratified_parts(inputs, labels):

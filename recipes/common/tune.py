@@ -54,9 +54,8 @@ def search(
         Failed: If no trial ran through.
     """
     direction = "max" if "accuracy" in objective else "min"
-    build(**space(keras_tuner.HyperParameters()))  # What is wrong with every trial is told at once, as it is.
     hyperparameters = keras_tuner.HyperParameters()
-    space(hyperparameters)
+    build(**space(hyperparameters))  # What is wrong with every trial is told at once, as it is.
     _mend_state(run)
     tuner = _Tuner(
         run,
