@@ -11,6 +11,7 @@ __all__ = [
     "build_churn_classifier",
     "build_cnn",
     "build_feature_transformer",
+    "build_lstm_text_generator",
     "build_mlp",
     "build_regressor",
 ]
@@ -19,6 +20,7 @@ if TYPE_CHECKING:  # What type checkers and editors read: the true signatures, a
     from zoo.models.churn_classifier import build_churn_classifier as build_churn_classifier
     from zoo.models.cnn import build_cnn as build_cnn
     from zoo.models.feature_transformer import build_feature_transformer as build_feature_transformer
+    from zoo.models.lstm_text_generator import build_lstm_text_generator as build_lstm_text_generator
     from zoo.models.mlp import build_mlp as build_mlp
     from zoo.models.regressor import build_regressor as build_regressor
 else:

@@ -34,6 +34,13 @@ def num_classes(value: object) -> int:
     return value.__index__()  # type: ignore[attr-defined]
 
 
+def vocabulary_size(value: object) -> int:
+    """Returns `value` when it is an integer of at least 2; raises `BadInput` otherwise."""
+    if positive_int("vocabulary_size", value) < 2:
+        raise BadInput(f"vocabulary_size={value!r}: a text needs at least 2 different tokens.")
+    return value.__index__()  # type: ignore[attr-defined]
+
+
 def rate(name: str, value: object) -> float:
     """Returns `value` when it is a number in [0, 1); raises `BadInput` otherwise."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1:

@@ -22,6 +22,7 @@ from keras import ops, tree
 from zoo import checks
 from zoo.checks import BadInput
 
+MOST_DRAWS, MOST_POSITIONS = 1 << 16, 64  # Random numbers for a row, and positions, that are drawn for together.
 NEVER = -1e30  # The logit of a token that must not come; finite, so that no difference of two is NaN.
 
 Tensor = Any  # Of whichever backend.
@@ -68,16 +69,29 @@ class Sampler:
             position: Scalar integer: how many tokens came before; with the seed it decides the draw.
             seen: (B, V) bool, the tokens that came before, for the repetition penalty.
         """
+        return self.pick(logits, self.noise(position, ops.shape(logits)[0], logits.shape[-1]), seen)
+
+    def noise(self, position, rows, size):
+        """Returns what `pick` adds to the logits at a position: (B, V) float32, or (N, B, V) for positions (N,)."""
+        if _is(self.temperature, 0):
+            return None
+        noise = gumbel(self.seed, position, rows, size)
+        return noise if _is_number(self.temperature) else ops.where(_column(self.temperature) > 0, noise, 0.0)
+
+    def pick(self, logits, noise, seen=None):
+        """Returns the next token (B,) int32 of each row: the likeliest after filters and noise; see `choose`."""
         logits = ops.cast(logits, "float32")
         if seen is not None and not _is(self.repetition_penalty, 1):
             logits = penalize(logits, seen, self.repetition_penalty)
-        greedy = ops.cast(ops.argmax(logits, axis=-1), "int32")
-        if _is(self.temperature, 0):
-            return greedy
-        kept = keep(logits, self.temperature, self.top_k, self.top_p, self.min_p)
-        noise = gumbel(self.seed, position, ops.shape(logits)[0], logits.shape[-1])
-        drawn = ops.cast(ops.argmax(kept + noise, axis=-1), "int32")
-        return ops.where(_column(self.temperature)[:, 0] > 0, drawn, greedy)
+        if noise is not None:
+            logits = keep(logits, self.temperature, self.top_k, self.top_p, self.min_p) + noise
+        return ops.cast(ops.argmax(logits, axis=-1), "int32")
+
+    def in_columns(self) -> "Sampler":
+        """Returns the same sampler with its tensors as (B, 1), so that a loop need not make them so at every step."""
+        numbers = {name: getattr(self, name) for name in ("temperature", "top_p", "min_p", "repetition_penalty")}
+        columns = {name: value if _is_number(value) else _column(value) for name, value in numbers.items()}
+        return dataclasses.replace(self, **columns)
 
 
 _RANGES = {
@@ -101,8 +115,9 @@ def keep(logits, temperature=1.0, top_k=0, top_p=1.0, min_p=0.0):
 
     The filters act one after another in the order of the arguments, each on what the one before has kept.
     """
-    temperature = _column(temperature)
-    logits = logits / ops.where(temperature > 0, temperature, 1.0)
+    if not _is(temperature, 1):
+        temperature = _column(temperature)
+        logits = logits / ops.where(temperature > 0, temperature, 1.0)
     if not (_is(top_k, 0) and _is(top_p, 1)):
         ordered = ops.flip(ops.sort(logits, axis=-1), axis=-1)  # The likeliest first.
         size = logits.shape[-1]
@@ -128,15 +143,30 @@ def gumbel(seed, position, rows, size):
 
     Args:
         seed: Integer or (rows,); it alone tells rows apart.
-        position: Scalar integer, the step.
+        position: Scalar integer, the step; or (N,), which gives the noise (N, rows, size) of each.
         rows: B.
         size: V.
     """
-    key = _mix(_column(seed, "uint32") ^ _mix(ops.cast(position, "uint32") + _uint32(0x9E3779B9)))
+    position = ops.convert_to_tensor(position)
+    step = _mix(ops.cast(ops.reshape(position, (-1, 1, 1)), "uint32") + _uint32(0x9E3779B9))
+    key = _mix(_column(seed, "uint32") ^ step)  # (N, B or 1, 1)
     token = _mix(ops.cast(ops.arange(size), "uint32") * _uint32(0x85EBCA6B) + _uint32(1))
-    bits = _mix(_mix(ops.broadcast_to(key, (rows, 1)) ^ token[None]) + _uint32(0xC2B2AE35) * key)
+    bits = _mix(_mix(key ^ token) + _uint32(0xC2B2AE35) * key)
     uniform = (ops.cast(ops.right_shift(bits, _uint32(8)), "float32") + 0.5) / 2.0**24
-    return -ops.log(-ops.log(uniform))
+    noise = ops.broadcast_to(-ops.log(-ops.log(uniform)), (ops.shape(step)[0], rows, size))
+    return noise if len(position.shape) else noise[0]
+
+
+def forbid(step: Step, token: int | None) -> Step:
+    """Returns a step function whose tokens are never `token`, such as the one for unknown words; None forbids none."""
+    if token is None:
+        return step
+
+    def forbidding(tokens, state):
+        logits, state = step(tokens, state)
+        return ops.where(ops.arange(logits.shape[-1]) == token, NEVER, logits), state
+
+    return forbidding
 
 
 def generate(
@@ -175,41 +205,47 @@ def generate(
         ValueError: If `max_new_tokens` is no positive integer.
     """
     max_new_tokens, sampler = checks.positive_int("max_new_tokens", max_new_tokens), sampler or Sampler()
-    lengths = ops.cast(lengths, "int32")
-    tokens = ops.pad(ops.cast(prompts, "int32"), [[0, 0], [0, max_new_tokens]], constant_values=pad_token)
+    begins, rows = ops.cast(lengths, "int32"), ops.shape(prompts)[0]
     wanted = max_new_tokens if new_tokens is None else ops.clip(ops.cast(new_tokens, "int32"), 0, max_new_tokens)
-    ends = lengths + wanted
-    penalized = not _is(sampler.repetition_penalty, 1)
-    first, rest = step(tokens[:, start], state)
-    size = first.shape[-1]
-    seen = _seen_before(tokens, lengths, size) if penalized else ops.zeros((1, 1), "bool")
+    ends = begins + wanted
+    in_prompt = ops.arange(ops.shape(prompts)[1])[None] < begins[:, None]
+    prompts = ops.where(in_prompt, ops.cast(prompts, "int32"), pad_token)
+    # Positions first: a step reads and writes one row, in place.
+    tokens = ops.transpose(ops.pad(prompts, [[0, 0], [0, max_new_tokens]], constant_values=pad_token))
+    logits, state = step(tokens[start], state)
+    size = logits.shape[-1]
+    sampler, penalized = sampler.in_columns(), not _is(sampler.repetition_penalty, 1)
+    seen = _seen_before(prompts, begins, size) if penalized else ()
+    at_once = max(1, min(MOST_DRAWS // size, MOST_POSITIONS))  # Noise is drawn for so many positions together.
 
-    def place(position, logits, tokens, lengths, finished, seen):
-        """Chooses and writes the tokens at `position`."""
-        given = ops.take(tokens, position, axis=1)
-        free = ops.logical_and(position >= lengths, ops.logical_not(finished))
-        chosen = sampler.choose(logits, position, seen if penalized else None)
-        stops = ops.logical_and(free, _is_any(chosen, stop_tokens))
-        written = ops.where(free, ops.where(stops, pad_token, chosen), given)
-        tokens = ops.slice_update(tokens, (0, position), written[:, None])
-        going_on = ops.logical_and(free, ops.logical_not(stops))
-        lengths = ops.where(going_on, position + 1, lengths)
-        finished = ops.logical_or(finished, ops.logical_or(stops, lengths >= ends))
-        if penalized:
-            seen = ops.logical_or(seen, ops.logical_and(ops.one_hot(chosen, size, dtype="bool"), going_on[:, None]))
-        return tokens, lengths, finished, seen
+    def some_positions(position, *others):
+        begin, end = position, ops.minimum(position + at_once, ops.max(others[1]))
+        noise = sampler.noise(begin + ops.arange(at_once), rows, size)
 
-    def going(position, tokens, lengths, finished, seen, state):
-        return ops.logical_and(position < ops.max(ends), ops.logical_not(ops.all(finished)))
+        def one_position(position, tokens, ends, seen, logits, state):
+            chosen = sampler.pick(logits, None if noise is None else noise[position - begin], *([seen] * penalized))
+            free = ops.logical_and(position >= begins, position < ends)
+            if penalized:
+                seen = ops.logical_or(seen, ops.logical_and(ops.one_hot(chosen, size, dtype="bool"), free[:, None]))
+            if stop_tokens:
+                stops = ops.logical_and(free, _is_any(chosen, stop_tokens))
+                ends = ops.where(stops, position, ends)
+                chosen = ops.where(stops, pad_token, chosen)
+            chosen = ops.where(free, chosen, ops.take(tokens, position, axis=0))
+            tokens = ops.scatter_update(tokens, ops.reshape(position, (1, 1)), chosen[None])
+            return position + 1, tokens, ends, seen, *step(chosen, state)
 
-    def body(position, tokens, lengths, finished, seen, state):
-        logits, state = step(ops.take(tokens, position - 1, axis=1), state)
-        return position + 1, *place(position, logits, tokens, lengths, finished, seen), state
+        def going(position, tokens, ends, *others):
+            return position < (ops.minimum(end, ops.max(ends)) if stop_tokens else end)
 
-    position = ops.convert_to_tensor(start + 1, "int32")
-    begun = place(position, first, tokens, lengths, lengths >= ends, seen)
-    _, tokens, lengths, *_ = ops.while_loop(going, body, (position + 1, *begun, rest))
-    return tokens, lengths
+        return ops.while_loop(going, one_position, (position, *others))
+
+    def going(position, tokens, ends, *others):
+        return position < ops.max(ends)
+
+    begun = (ops.convert_to_tensor(start + 1, "int32"), tokens, ends, seen, logits, state)
+    _, tokens, ends, *_ = ops.while_loop(going, some_positions, begun)
+    return ops.transpose(tokens), ends
 
 
 def stream(
@@ -320,7 +356,7 @@ def beam_search(
         free = ops.logical_and(ops.logical_not(in_prompt), ops.logical_not(finished))
         stops = ops.logical_and(free, _is_any(chosen, stop_tokens))
         written = ops.where(in_prompt, given, ops.where(ops.logical_or(finished, stops), pad_token, chosen))
-        tokens = ops.slice_update(tokens, (0, 0, position), written[..., None])
+        tokens = ops.where(ops.arange(room) == position, written[..., None], tokens)
         lengths = ops.where(ops.logical_and(free, ops.logical_not(stops)), position + 1, lengths)
         stopped = ops.logical_or(stops, lengths >= ends)
         return position + 1, tokens, lengths, ops.logical_or(finished, stopped), scores, state
@@ -354,9 +390,13 @@ def _is_any(tokens, ids):
     return found
 
 
+def _is_number(value):
+    return isinstance(value, int | float | np.number)
+
+
 def _is(value, number):
     """Whether `value` is this Python number, so that what it switches off need not be computed."""
-    return isinstance(value, int | float | np.number) and value == number
+    return _is_number(value) and value == number
 
 
 def _column(value, dtype="float32"):

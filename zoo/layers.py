@@ -1,5 +1,7 @@
 """What several families share. Shape letters: B batch, T time, U units."""
 
+import contextlib
+import contextvars
 import functools
 import os
 
@@ -7,7 +9,8 @@ import keras
 
 # TensorFlow's replicas would each keep statistics of their own; on other backends they never do, and Keras refuses.
 SYNCHRONIZED = keras.config.backend() == "tensorflow"
-LEAST_SHARE = 8  # Rows of an LSTM's batch that a core trains: fewer are not worth a thread.
+LEAST_SHARE = 8  # Rows of a batch that a core trains: fewer are not worth a thread.
+_ON_ONE_CORE = contextvars.ContextVar("on one core", default=False)
 
 
 def batch_normalization() -> keras.layers.BatchNormalization:
@@ -62,17 +65,31 @@ def _train_on_cores(sequences, hidden, cell, *weights):
     """Returns all outputs (B, T, U) and the last cell state (B, U); `weights` are kernel, recurrent kernel and bias."""
     import tensorflow as tf
 
-    rows = sequences.shape[0]
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    cores = max(1, cores // tf.distribute.get_strategy().num_replicas_in_sync)
-    shares = max(
-        share for share in range(1, cores + 1) if rows % share == 0 and (share == 1 or rows >= LEAST_SHARE * share)
-    )
+    shares = 1 if _ON_ONE_CORE.get() else core_shares(sequences.shape[0])
     tensors = [tf.convert_to_tensor(weight) for weight in weights]
     parts = [tf.split(tensor, shares) for tensor in (sequences, hidden, cell)]
     lstm = _compiled()
     outputs, states = zip(*(lstm(*part, *tensors) for part in zip(*parts, strict=True)), strict=True)
     return tf.concat(outputs, 0), tf.concat(states, 0)
+
+
+def core_shares(rows: int) -> int:
+    """Returns how many equal shares of a batch the CPU's cores should train side by side (TensorFlow alone)."""
+    import tensorflow as tf
+
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = max(1, cores // tf.distribute.get_strategy().num_replicas_in_sync)
+    return max(n for n in range(1, cores + 1) if rows % n == 0 and (n == 1 or rows >= LEAST_SHARE * n))
+
+
+@contextlib.contextmanager
+def on_one_core():
+    """Within, layers do not share their batch out among the cores: the caller has done so with the whole model's."""
+    token = _ON_ONE_CORE.set(True)
+    try:
+        yield
+    finally:
+        _ON_ONE_CORE.reset(token)
 
 
 @functools.cache

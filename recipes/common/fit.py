@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 
 import keras
@@ -51,6 +51,7 @@ def fit(
     monitor: str = "val_loss",
     patience: int,
     augment: Callable | None = None,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
 ) -> dict:
     """Trains a compiled model as `run.args` say, leaves it with its best weights, and returns facts on the training.
 
@@ -65,6 +66,7 @@ def fit(
         monitor: What early stopping watches; larger is better where it names an accuracy, else smaller.
         patience: Epochs without a better value after which training ends.
         augment: See `Split.training_batches`.
+        callbacks: More of Keras's, called after those of this function; what they remember is not kept for `--resume`.
 
     Returns:
         `history` (a dict per epoch), `best_epoch` (from 1), `examples_per_second` (median over the epochs, without
@@ -87,7 +89,7 @@ def fit(
     devices.give_each_replica_its_own_random_numbers(model)
     counter = EpochCounter(keeper.epoch)
     tensorboard = keras.callbacks.TensorBoard(str(run.folder / "tensorboard"), write_graph=False)
-    callbacks = [speed, tensorboard, keeper, counter]
+    callbacks = [speed, tensorboard, keeper, counter, *callbacks]
     with _stop_signals(keeper):
         while keeper.epoch < args.epochs and not keeper.stopped:
             # After an interruption inside an epoch: first the rest of that epoch, then the others.

@@ -172,6 +172,60 @@ def add_two_class_flags(flags: argparse.ArgumentParser) -> None:
     )
 
 
+def add_text_flags(flags: argparse.ArgumentParser, *, sequence_length: int) -> None:
+    """Adds what the recipes that generate text share; `sequence_length` is the default of `--sequence-length`."""
+    flags.add_argument(
+        "--data",
+        default="pydoc",
+        metavar="NAME",
+        help="pydoc (embedded: the English prose of Python's own help), a text file, a folder of .txt files, or a TFDS "
+        "set with a text feature: tiny_shakespeare, ...",
+    )
+    flags.add_argument(
+        "--tokens",
+        choices=("characters", "bytes", "words"),
+        default="characters",
+        help="what the model reads and writes, one after the other",
+    )
+    flags.add_argument(
+        "--vocabulary-size",
+        type=positive_int,
+        metavar="N",
+        help="most frequent words that are told apart, of --tokens words (default: 10000)",
+    )
+    flags.add_argument(
+        "--sequence-length",
+        type=positive_int,
+        default=sequence_length,
+        metavar="N",
+        help="tokens of a window: as far as the gradient goes back, while what is remembered goes on",
+    )
+    group = flags.add_argument_group("generation, by the newest export in --export-dir; nothing is trained")
+    group.add_argument("--generate", metavar="PROMPT", help="go on with this text and end (default: off, train)")
+    group.add_argument("--length", type=positive_int, default=400, metavar="N", help="new tokens")
+    group.add_argument(
+        "--temperature", type=non_negative_float, default=0.8, metavar="X", help="0 takes the likeliest token always"
+    )
+    group.add_argument("--top-k", type=natural_int, default=0, metavar="N", help="only the N likeliest tokens; 0: all")
+    group.add_argument(
+        "--top-p",
+        type=share,
+        default=1.0,
+        metavar="X",
+        help="only the likeliest tokens that reach this probability together",
+    )
+    group.add_argument(
+        "--min-p",
+        type=share_or_0,
+        default=0.0,
+        metavar="X",
+        help="only tokens at least X times as likely as the likeliest",
+    )
+    group.add_argument(
+        "--repetition-penalty", type=positive_float, default=1.0, metavar="X", help="above 1: tokens seen become rarer"
+    )
+
+
 def positive_int(text: str) -> int:
     return _number(int, text, lambda value: value >= 1, "an integer of at least 1")
 
@@ -182,6 +236,18 @@ def natural_int(text: str) -> int:
 
 def positive_float(text: str) -> float:
     return _number(float, text, lambda value: math.isfinite(value) and value > 0, "a finite number above 0")
+
+
+def non_negative_float(text: str) -> float:
+    return _number(float, text, lambda value: math.isfinite(value) and value >= 0, "a finite number of at least 0")
+
+
+def share(text: str) -> float:
+    return _number(float, text, lambda value: 0 < value <= 1, "a number above 0 and at most 1")
+
+
+def share_or_0(text: str) -> float:
+    return _number(float, text, lambda value: 0 <= value <= 1, "a number from 0 to 1")
 
 
 def command_line(main: Callable[[], object]) -> None:

@@ -95,13 +95,20 @@ def write(run: Run, *, trained: dict, served: dict, training: dict, tuning: dict
     lines.append(f"| examples | {trained['examples']} | {served['examples']} |")
     lines += ["", "## Each class", "", table(trained), "", "## Plots", ""]
     lines += [f"![{name}](plots/{name}.png)" for name in sorted(path.stem for path in run.folder.glob("plots/*.png"))]
-    if tuning:
-        lines += ["", "## Hyperparameter search", "", f"Best: {tuning['best']}", "", "| trial | score | values |"]
-        lines += ["| --- | --: | --- |"]
-        for row in tuning["trials"]:
-            score = row["failure"] if row["score"] is None else f"{row['score']:.6g}"
-            lines.append(f"| {row['trial']} | {cell(score)} | {cell(row['values'])} |")
+    lines += search_lines(tuning)
     write_atomically(run.folder / "report.md", ("\n".join(lines) + "\n").encode())
+
+
+def search_lines(tuning: dict | None) -> list[str]:
+    """Returns what a report says of a hyperparameter search, in Markdown; nothing of None."""
+    if not tuning:
+        return []
+    lines = ["", "## Hyperparameter search", "", f"Best: {tuning['best']}", "", "| trial | score | values |"]
+    lines += ["| --- | --: | --- |"]
+    for row in tuning["trials"]:
+        score = row["failure"] if row["score"] is None else f"{row['score']:.6g}"
+        lines.append(f"| {row['trial']} | {cell(score)} | {cell(row['values'])} |")
+    return lines
 
 
 def plot_history(run: Run, history: list[dict], *, title: str | None = None) -> None:

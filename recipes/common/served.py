@@ -18,12 +18,15 @@ SERVER = Path(__file__).with_name("served_process.py")
 TOLERANCE = 1e-3  # Of a probability: other batch sizes and kernels round differently; a wrong weight shows far more.
 
 
-def answers(version: Path, requests: Iterable[Mapping[str, np.ndarray]]) -> tuple[dict[str, np.ndarray], dict]:
-    """Sends requests to the export's `serving_default` in a process without Keras and zoo.
+def answers(
+    version: Path, requests: Iterable[Mapping[str, np.ndarray]], *, signature: str = "serving_default"
+) -> tuple[dict[str, np.ndarray], dict]:
+    """Sends requests to a signature of the export in a process without Keras and zoo.
 
     Args:
         version: The export's version folder.
         requests: Input name -> array with the examples along its first axis, each: what a client would send.
+        signature: Which one.
 
     Returns:
         Its answers, output name -> array over all requests, and what it says of itself: `tensorflow` (its version),
@@ -34,7 +37,7 @@ def answers(version: Path, requests: Iterable[Mapping[str, np.ndarray]]) -> tupl
     """
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1"}
     # -I keeps the current folder and PYTHONPATH out, so that the process cannot even find this checkout's zoo.
-    command = [sys.executable, "-I", str(SERVER), str(version)]
+    command = [sys.executable, "-I", str(SERVER), str(version), signature]
     answered = []
     with (
         tempfile.TemporaryFile() as printed,  # Not a pipe: it could fill up and halt the process.
@@ -73,6 +76,7 @@ def check(
     trained: dict,
     headline: str,
     headline_tolerance: float = 0.0,
+    signature: str = "serving_default",
     tolerance: float = TOLERANCE,
 ) -> dict:
     """Returns the scores of the served model, once it is sure that they are the trained one's.
@@ -86,12 +90,13 @@ def check(
         trained: The scores of the trained model.
         headline: The score that must be the same,
         headline_tolerance: up to this difference.
+        signature: Which one to ask.
         tolerance: Largest difference of an answer.
 
     Raises:
         Failed: If the headline or any answer differs, or the export cannot be served.
     """
-    answered, facts = answers(version, requests)
+    answered, facts = answers(version, requests, signature=signature)
     served = score(answered) | facts
     difference = float(np.abs(expected - answered[output]).max())
     name = headline.replace("_", " ")

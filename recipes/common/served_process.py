@@ -1,7 +1,7 @@
 """Loads an export as a server does and answers requests; run by `served.py` in a process of its own.
 
-Arrays cross the pipe by name, as 8 bytes of length and NumPy's own format; text as bytes of a fixed length. This file
-imports nothing of the project.
+Arrays cross the pipe by name, as 8 bytes of length and NumPy's own format; text as bytes of a fixed length, each with a
+sign at its end, for NumPy drops zero bytes there. This file imports nothing of the project.
 """
 
 import io
@@ -30,16 +30,24 @@ def receive(pipe):
         raise EOFError
     with np.load(io.BytesIO(contents), allow_pickle=False) as loaded:
         names, *arrays = (loaded[f"arr_{number}"] for number in range(len(loaded.files)))
-    return dict(zip(names.tolist(), arrays, strict=True))
+    return dict(zip(names.tolist(), map(_without_sign, arrays), strict=True))
 
 
 def _plain(array):
-    """`array`, or for objects, which are text, the same as bytes."""
+    """`array`, or for text the same as bytes of a fixed length, each with a sign at its end."""
     array = np.asarray(array)
-    if array.dtype != object:
+    if array.dtype.kind not in "OSU":
         return array
-    encoded = [text.encode() if isinstance(text, str) else text for text in array.ravel()]
+    encoded = [(text.encode() if isinstance(text, str) else text) + b"." for text in array.ravel().tolist()]
     return np.array(encoded, "S").reshape(array.shape)
+
+
+def _without_sign(array):
+    if array.dtype.kind != "S":
+        return array
+    texts = np.empty(array.shape, object)
+    texts.flat = [text[:-1] for text in array.ravel().tolist()]
+    return texts
 
 
 def main():
@@ -49,7 +57,7 @@ def main():
 
     requests, answers = sys.stdin.buffer, sys.stdout.buffer
     loaded = tf.saved_model.load(sys.argv[1])  # Kept: the signature does not keep its variables alive.
-    serve = loaded.signatures["serving_default"]
+    serve = loaded.signatures[sys.argv[2]]
     modules = {name.split(".")[0] for name, module in sys.modules.items() if module is not None}
     facts = {"tensorflow": tf.__version__, "keras_loaded": "keras" in modules, "zoo_loaded": "zoo" in modules}
     answers.write(json.dumps(facts).encode() + b"\n")

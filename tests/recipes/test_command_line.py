@@ -4,6 +4,7 @@ import argparse
 import importlib
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -77,7 +78,7 @@ def test_the_docstring_names_commands_that_parse(recipe, monkeypatch):
     assert " --dry-run" in commands
     parser = parser_of(recipe, monkeypatch)
     for command in commands:
-        parse(parser, command.split())
+        parse(parser, shlex.split(command))
 
 
 def test_flags_are_not_abbreviated(monkeypatch):

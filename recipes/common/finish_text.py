@@ -1,0 +1,169 @@
+"""The end of a recipe for text: score the held-out text, export, prove that the export scores the same, report."""
+
+import json
+import math
+from collections.abc import Callable, Iterable
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from recipes.common import report, served
+from recipes.common.checkpoint import write_atomically
+from recipes.common.corpora import Corpus
+from recipes.common.recurrent import Windows
+from recipes.common.runs import Run
+from zoo import generation
+from zoo.generation import Sampler
+from zoo.serving import plain_copy
+from zoo.serving_text import ServedTextGenerator, export_text_generator
+
+ROUNDING = 1e-4  # Nats per token: other kernels add up in another order.
+SAMPLE_TEMPERATURES, SAMPLE_TOKENS = (0.5, 0.8, 1.0), 300
+EXAMPLES = ("The ", "")
+
+
+def finish_text_generator(
+    model: keras.Model,
+    corpus: Corpus,
+    test: Windows,
+    run: Run,
+    *,
+    with_state: Callable[[keras.Model], keras.Model],
+    decoding_step: Callable[[keras.Model], generation.Step],
+    training: dict,
+    tuning: dict | None,
+) -> dict:
+    """Scores a trained text generator on the test text, exports it, and has the export score the same text the same.
+
+    Args:
+        model: From tokens (B, T) to logits (B, T, V).
+        corpus: The text.
+        test: Its test split, in the rows that are scored.
+        run: The run.
+        with_state, decoding_step: See `zoo.serving_text.export_text_generator`.
+        training: What `fit` returned.
+        tuning: What `tune.search` found, or None.
+
+    Returns:
+        `text_scores` of the trained model.
+
+    Raises:
+        Failed: If the served model does not score what the trained one does; nothing is exported then.
+    """
+    rows, spelling = test.rows(), corpus.tokenizer.vocabulary
+    texts = [b"".join(spelling[token] for token in row) for row in rows]
+    predicted = b"".join(spelling[token] for token in corpus.test[1:])
+    with tf.device("CPU:0"):  # Where exports are proved; a GPU rounds differently.
+        expected = log_probabilities(with_state(plain_copy(model)), test)
+    scores = text_scores(expected, rows, predicted)
+    print(f"\nTest text: {told(scores)}.\n")
+    report.plot_history(run, training["history"])
+    served_scores: dict = {}
+
+    def check(folder):
+        served_scores.update(
+            served.check(
+                folder,
+                [{"prompt": np.array(texts, object)}],
+                signature="score",
+                output="log_probability",
+                expected=expected,
+                score=lambda answers: text_scores(answers["log_probability"], rows, predicted),
+                trained=scores,
+                headline="nats_per_token",
+                headline_tolerance=ROUNDING,
+                tolerance=ROUNDING * max(map(len, rows)),
+            )
+        )
+
+    version = export_text_generator(
+        model,
+        corpus.tokenizer,
+        run.args.export_dir,
+        with_state=with_state,
+        decoding_step=decoding_step,
+        examples=EXAMPLES,
+        check=check,
+    )
+    generator = ServedTextGenerator(version)
+    samples = {
+        f"temperature {temperature}": "".join(
+            generator.stream("", max_new_tokens=SAMPLE_TOKENS, sampler=Sampler(temperature, seed=run.args.seed))
+        )
+        for temperature in SAMPLE_TEMPERATURES
+    }
+    facts = {
+        "model": model.name,
+        "data": corpus.name,
+        "tokens": f"{corpus.tokenizer.kind}, {corpus.tokenizer.vocabulary_size} different ones",
+        "parameters": model.count_params(),
+        "devices": run.facts["devices"],
+        "export": str(version),
+    }
+    parts = {"trained": scores, "served": served_scores, "training": training, "tuning": tuning, "samples": samples}
+    _write(run, {"facts": facts, **parts})
+    print(f"Report: {run.folder / 'report.md'}. Export: {version}.")
+    return scores
+
+
+def log_probabilities(stateful: keras.Model, windows: Windows) -> np.ndarray:
+    """Returns the log-probability (R,) float64, in nats, of each of the rows of a text; see `with_state`."""
+    read = tf.function(lambda tokens, state: stateful([tokens, state], training=False), autograph=False)
+    total, state = 0.0, tf.zeros((windows.evaluation_rows, stateful.inputs[1].shape[1]))
+    for inputs, targets, weights in windows.batches():
+        logits, state = read(inputs["tokens"], state)
+        losses = tf.nn.sparse_softmax_cross_entropy_with_logits(targets, logits)
+        total -= tf.reduce_sum(tf.cast(weights * losses, tf.float64), axis=1)
+    return total.numpy()[: len(windows.rows())]
+
+
+def text_scores(log_probabilities: np.ndarray, rows: Iterable[np.ndarray], text: bytes) -> dict:
+    """Scores a language model by the probability that it gives a text.
+
+    Args:
+        log_probabilities: Of each row (R,), in nats, of its tokens but the first.
+        rows: Their tokens.
+        text: All that was predicted.
+
+    Returns:
+        `tokens`, `characters` and `bytes` that were predicted; `nats_per_token`, the mean negative log-likelihood;
+        `perplexity`, its exponential; `bits_per_character` and `bits_per_byte`, which compare models with other tokens.
+    """
+    nats, tokens = -float(np.sum(log_probabilities, dtype=np.float64)), sum(len(row) - 1 for row in rows)
+    characters = len(text.decode(errors="replace"))
+    return {
+        "tokens": tokens,
+        "characters": characters,
+        "bytes": len(text),
+        "nats_per_token": nats / tokens,
+        "perplexity": math.exp(min(nats / tokens, 700)),
+        "bits_per_character": nats / math.log(2) / characters,
+        "bits_per_byte": nats / math.log(2) / len(text),
+    }
+
+
+def told(scores: dict) -> str:
+    """Returns the scores in a line."""
+    return (
+        f"{scores['bits_per_character']:.3f} bits per character, {scores['nats_per_token']:.4f} nats per token, "
+        f"perplexity {scores['perplexity']:.2f}"
+    )
+
+
+def _write(run, found):
+    training = {key: value for key, value in found["training"].items() if key != "history"}
+    contents = json.dumps(found | {"training": training}, indent=2)
+    write_atomically(run.folder / "report.json", (contents + "\n").encode())
+    facts, trained, by_server = found["facts"], found["trained"], found["served"]
+    lines = [f"# {facts['model']} on {facts['data']}", ""]
+    lines += [f"- {key}: {value}" for key, value in facts.items()]
+    lines += [f"- {key.replace('_', ' ')}: {value}" for key, value in training.items()]
+    lines += ["", "## Scores on the test text", "", "| score | trained model | served model |", "| --- | --: | --: |"]
+    lines += [f"| {key.replace('_', ' ')} | {trained[key]:.6g} | {by_server[key]:.6g} |" for key in trained]
+    lines += ["", "## What it writes"]
+    for name, text in found["samples"].items():
+        lines += ["", f"### {name}", "", *(f"    {line}" for line in text.splitlines())]
+    lines += ["", "## Plots", "", "![learning_curves](plots/learning_curves.png)"]
+    lines += report.search_lines(found["tuning"])
+    write_atomically(run.folder / "report.md", ("\n".join(lines) + "\n").encode())

@@ -1,0 +1,79 @@
+"""Text while a model trains, and text from the newest export at the command line."""
+
+from pathlib import Path
+
+import keras
+import tensorflow as tf
+
+from zoo import generation
+from zoo.checks import BadInput
+from zoo.generation import Sampler
+from zoo.serving import latest_version
+from zoo.tokenizers import Tokenizer
+
+SAMPLE_TOKENS, SAMPLE_TEMPERATURE = 200, 0.8
+
+
+class Sample(keras.callbacks.Callback):
+    """Shows after each epoch what the model writes by now, always from the same draws.
+
+    Args:
+        step: See `zoo.generation`.
+        state: What it remembers before a text, of one row.
+        tokenizer: From the model's tokens to text.
+        seed: Of the draws.
+    """
+
+    def __init__(self, step: generation.Step, state, tokenizer: Tokenizer, *, seed: int):
+        super().__init__()
+        self.step, self.state, self.tokenizer, self.seed = step, state, tokenizer, seed
+        self.write = tf.function(self._write, autograph=False)
+
+    def on_epoch_end(self, epoch, logs=None):
+        told = self.tokenizer.decode(self.write().numpy())
+        print(f"\n--- What it writes after epoch {epoch + 1} ---\n{told.strip()}\n---")
+
+    def _write(self):
+        prompt, sampler = tf.constant([[self.tokenizer.empty_prompt]]), Sampler(SAMPLE_TEMPERATURE, seed=self.seed)
+        tokens, lengths = generation.generate(
+            generation.forbid(self.step, self.tokenizer.unknown),
+            self.state,
+            prompt,
+            tf.constant([1]),
+            max_new_tokens=SAMPLE_TOKENS,
+            sampler=sampler,
+        )
+        return tokens[0, 1 : lengths[0]]
+
+
+def from_newest_export(args) -> str:
+    """Prints what the newest export in `--export-dir` goes on with after `--generate`, as it is made, and returns it.
+
+    Raises:
+        ValueError: If there is no export, or the prompt does not fit it.
+    """
+    from zoo.serving_text import ServedTextGenerator
+
+    version = latest_version(args.export_dir) if Path(args.export_dir).is_dir() else 0
+    if not version:
+        raise BadInput(
+            f"--generate: there is no export in {args.export_dir}. Train one first: python -m recipes.{args.recipe}"
+        )
+    served = ServedTextGenerator(f"{args.export_dir}/{version}")
+    if unknown := served.unknown(args.generate):
+        print(f"note: {unknown} of the prompt's tokens never occurred in training and are read as unknown ones.")
+    sampler = Sampler(
+        args.temperature,
+        top_k=args.top_k,
+        top_p=args.top_p,
+        min_p=args.min_p,
+        repetition_penalty=args.repetition_penalty,
+        seed=args.seed,
+    )
+    print(args.generate, end="", flush=True)
+    text = args.generate
+    for piece in served.stream(args.generate, max_new_tokens=args.length, sampler=sampler):
+        print(piece, end="", flush=True)
+        text += piece
+    print()
+    return text
