@@ -1,12 +1,8 @@
 """Image-classification data: scikit-learn's digits, folders of images, and every such set that TFDS has."""
 
-import contextlib
 import dataclasses
-import difflib
 import hashlib
 import os
-import re
-import textwrap
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
+from recipes.common import tfds_sets
 from recipes.common.data import Split
 from zoo.checks import BadInput
 from zoo.serving import FILE_CHANNELS, decode_image, resize_image
@@ -24,8 +21,7 @@ TEST_SHARE, VALIDATION_SHARE = 0.2, 0.1  # Of all the images where a set has no 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".bmp")
 LEAST_IMAGES = 5  # Of each class of a folder: fewer cannot be shared out among three splits.
 SPLIT_NAMES = {"train", "training", "val", "valid", "validation", "dev", "test", "testing"}
-NETWORK_PATIENCE = 5  # Seconds to wait for a host's first answer.
-CATALOGUE = "https://www.tensorflow.org/datasets/catalog"
+UNDERSTOOD = "digits, a folder with one sub-folder of images per class, or a TFDS set of images, such as mnist"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -193,12 +189,8 @@ def _inspect(paths, folder):
 
 
 def _tfds(name, image_size):
-    import tensorflow_datasets as tfds
-
-    if not os.isatty(1):
-        tfds.disable_progress_bar()
-    builder = _builder(tfds, name)
-    image_key, label_key = _keys(tfds, builder, name)
+    builder = tfds_sets.open_set(name, embedded="digits", understood=UNDERSTOOD)
+    image_key, label_key = _keys(builder, name)
     feature = builder.info.features[image_key]
     if feature.shape[-1] not in FILE_CHANNELS or feature.np_dtype != np.uint8:
         raise BadInput(
@@ -211,8 +203,7 @@ def _tfds(name, image_size):
             f"--data {name}: its images have the shape {image_shape}, so they may differ in size. "
             "Give one size for all by --image-size HEIGHT WIDTH."
         )
-    if not (Path(builder.data_dir) / "dataset_info.json").exists():
-        _prepare(builder, name)  # Not before: what is of no use here may be very large.
+    tfds_sets.prepare(builder, name, embedded="digits")  # Not before: what is of no use here may be very large.
 
     def read(example):
         image = example[image_key]
@@ -220,21 +211,18 @@ def _tfds(name, image_size):
             image = resize_image(image, image_size)
         return tf.ensure_shape(image, image_shape), tf.cast(example[label_key], tf.int64)
 
-    def examples(part):
-        # Without the cache, which would hold decoded images, even of a set that is streamed because it is too large.
-        return builder.as_dataset(split=part, read_config=tfds.ReadConfig(try_autocache=False))
-
     infos = builder.info.splits
     # A competition's test split has no labels: -1 stands there.
-    usable = [
-        part for part in infos if part != "test" or next(examples("test[:1]").as_numpy_iterator())[label_key] >= 0
-    ]
+    usable = [part for part in infos if part != "test" or _first(builder, "test")[label_key] >= 0]
     parts = _tfds_parts(usable, name)
     for kind, part in zip(("training", "validation", "test"), parts, strict=True):
         if not infos[part].num_examples:
             raise BadInput(f"--data {name}: too few images, none is left for the {kind} split.")
     total = sum(info.num_examples for info in infos.values())
-    splits = [_from_dataset(examples(part), infos[part].num_examples, image_shape, read, total) for part in parts]
+    splits = [
+        _from_dataset(tfds_sets.examples(builder, part), infos[part].num_examples, image_shape, read, total)
+        for part in parts
+    ]
     shards = [(part, info.num_examples, info.num_bytes) for part, info in sorted(infos.items())]
     return ImageData(
         builder.info.full_name,
@@ -245,46 +233,13 @@ def _tfds(name, image_size):
     )
 
 
-def _builder(tfds, name):
-    try:
-        return tfds.builder(name)
-    except Exception as error:  # Each set brings its own script, which raises what it likes.
-        names = [*tfds.list_builders(with_community_datasets=False), "digits"]
-        if re.split(r"[/:]", name)[0] in names:  # Then it is the version, the configuration or that script.
-            raise BadInput(f"--data {name}: TFDS cannot open it ({_reason(error)}).") from error
-        near = difflib.get_close_matches(name.lower(), names, n=3)
-        hint = f"Did you mean {' or '.join(near)}?" if near else f"The sets are listed at {CATALOGUE}."
-        raise BadInput(f"--data {name}: no data set and no folder has this name. {hint}") from None
+def _first(builder, part):
+    return next(tfds_sets.examples(builder, f"{part}[:1]").as_numpy_iterator())
 
 
-def _prepare(builder, name):
-    """Downloads and prepares a set, after a look whether its host answers at all: TFDS would retry for minutes."""
-    import requests
+def _keys(builder, name):
+    import tensorflow_datasets as tfds
 
-    # Files that are fetched by hand need no network.
-    urls = () if builder.MANUAL_DOWNLOAD_INSTRUCTIONS else list(builder.url_infos or ())
-    try:
-        for url in urls[:1]:
-            # Answers that come late, or that are not HTTP, are TFDS's to wait for.
-            with contextlib.suppress(requests.ReadTimeout, requests.exceptions.InvalidSchema):
-                requests.head(url, timeout=NETWORK_PATIENCE, allow_redirects=True)
-        builder.download_and_prepare()
-    except Exception as error:  # As in `_builder`.
-        command = f"import tensorflow_datasets as tfds; tfds.builder('{name}').download_and_prepare()"
-        raise BadInput(
-            f"--data {name}: it is not in {builder.data_dir}, and preparing it there failed "
-            f"({_reason(error)}). "
-            f'On a machine with a network run `python -c "{command}"`, and copy its '
-            f"~/tensorflow_datasets/{builder.info.full_name} to {builder.data_dir}. If you have it elsewhere, let "
-            "TFDS_DATA_DIR name the folder that holds all sets. `--data digits` and a folder of images need no network."
-        ) from error
-
-
-def _reason(error):
-    return f"{type(error).__name__}: {textwrap.shorten(str(error), 300, placeholder=' ...')}"
-
-
-def _keys(tfds, builder, name):
     features = builder.info.features if isinstance(builder.info.features, tfds.features.FeaturesDict) else {}
     found = {
         kind: [key for key, feature in features.items() if isinstance(feature, kind)]

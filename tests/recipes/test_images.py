@@ -12,7 +12,7 @@ import requests
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from recipes.common import flags, images
+from recipes.common import flags, images, tfds_sets
 from recipes.common.data import Split
 from zoo.checks import BadInput
 from zoo.serving import decode_image, resize_image
@@ -371,12 +371,12 @@ def test_images_that_differ_in_size_are_refused_before_they_are_downloaded(nothi
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("fashion_mist", "no data set and no folder has this name. Did you mean fashion_mnist"),
+        ("fashion_mist", "no data set, file or folder has this name.*Did you mean fashion_mnist"),
         ("digit", "Did you mean digits"),
         ("CIFRA10", "Did you mean .*cifar10"),
-        ("", "no data set and no folder has this name"),
+        ("", "no data set, file or folder has this name"),
         ("qqqqqqqq", "https://www.tensorflow.org/datasets/catalog"),
-        ("no/such/folder", "no data set and no folder has this name"),
+        ("no/such/folder", "no data set, file or folder has this name"),
         ("./folder", "there is no such folder"),
         ("/no/such/folder", "there is no such folder"),
         ("mnist:9.9.9", "cannot be loaded at version 9.9.9"),
@@ -402,7 +402,7 @@ def test_no_network(nothing_prepared, monkeypatch, name):
     with pytest.raises(BadInput) as raised:
         images.load(name)
     assert len(asked) == 1
-    assert asked[0][1] == images.NETWORK_PATIENCE
+    assert asked[0][1] == tfds_sets.NETWORK_PATIENCE
     message = str(raised.value)
     for told in (
         f"--data {name}: it is not in {nothing_prepared}/{name}/",

@@ -58,7 +58,7 @@ def build_lstm_text_generator(
         (B, V), float32, each row summing to 1: train it with `sparse_categorical_crossentropy`.
 
     Raises:
-        ValueError: If a size is not a positive integer, the vocabulary has fewer than 2 tokens, `units` is empty, `cell`
+        ValueError: If a size is no positive integer, the vocabulary has fewer than 2 tokens, `units` is empty, `cell`
             is none of the three, or a rate is outside [0, 1).
 
     Reference:
