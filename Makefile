@@ -25,8 +25,10 @@ bench: $(VENV)/.bench ## Speed beside the peers; keep the machine free of other 
 	$(BIN)/python -m benchmarks.train_cnn
 	$(BIN)/python -m benchmarks.train_churn --repeats 3
 	$(BIN)/python -m benchmarks.train_churn --growth 10000 100000
+	$(BIN)/python -m benchmarks.train_lstm --repeats 3
 	$(BIN)/python -m benchmarks.serve
 	$(BIN)/python -m benchmarks.serve_churn --repeats 3
+	$(BIN)/python -m benchmarks.generate_lstm --repeats 3
 
 $(VENV)/.%: setup.cfg pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || \

@@ -89,7 +89,7 @@ def main(argv=None):
             tuning = tune.search(search_space, trial, [(train, validation)], run, TRIAL_EPOCHS)
             choices = tuning["best"]
         model = build(**choices)
-        sample = generate_text.Sample(decoding_step(model.model), model.no_text, corpus.tokenizer, seed=args.seed)
+        sample = generate_text.Sample(decoding_step(model.model), model.no_text, corpus, seed=args.seed)
         training = fit(model, train, validation, run, patience=PATIENCE, callbacks=[sample])
         return finish_text_generator(
             model.model,

@@ -313,3 +313,12 @@ def test_jax_generates_the_same(tmp_path):
         assert [np.asarray(tensor).tolist() for tensor in ours] == theirs
     ours = beam_search(step, state(6), PROMPTS, LENGTHS, max_new_tokens=4, num_beams=2)[:2]
     assert [np.asarray(tensor).tolist() for tensor in ours] == found[-1]
+
+
+def test_hardly_any_temperature_is_greedy():
+    """A quotient that overflowed would make all tokens alike."""
+    logits = np.array([[3.0, 90.0, 80.0, -5.0]], "float32")
+    for temperature in (1e-45, 1e-20, np.array([1e-45], "float32")):
+        for filters in ({}, {"top_k": 2, "top_p": 0.9}):
+            chosen = Sampler(temperature, seed=1, **filters).choose(logits, 3)
+            assert np.asarray(chosen).tolist() == [1]

@@ -308,7 +308,7 @@ def test_eager_tokenizing_refuses_what_is_not_utf8(trained, kind):
 @pytest.mark.parametrize("kind", ["characters", "words"])
 def test_the_host_refuses_what_is_not_utf8(trained, kind):
     for use in (trained[kind].encode, lambda text: tokenizers.train(kind, text)):
-        with pytest.raises(BadInput, match=r"not UTF-8: byte 4 is 0xff.*'bytes'"):
+        with pytest.raises(BadInput, match=r"not UTF-8: the byte at offset 3 is 0xff.*'bytes'"):
             use(b"abc\xff")
         with pytest.raises(BadInput, match="character 2 is half of a pair"):
             use("a\ud800")

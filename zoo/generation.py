@@ -23,6 +23,7 @@ from zoo import checks
 from zoo.checks import BadInput
 
 MOST_DRAWS, MOST_POSITIONS = 1 << 16, 64  # Random numbers for a row, and positions, that are drawn for together.
+COLDEST = 1e-30  # No temperature divides by less: a quotient stays finite, and the likeliest token far ahead.
 NEVER = -1e30  # The logit of a token that must not come; finite, so that no difference of two is NaN.
 
 Tensor = Any  # Of whichever backend.
@@ -116,8 +117,7 @@ def keep(logits, temperature=1.0, top_k=0, top_p=1.0, min_p=0.0):
     The filters act one after another in the order of the arguments, each on what the one before has kept.
     """
     if not _is(temperature, 1):
-        temperature = _column(temperature)
-        logits = logits / ops.where(temperature > 0, temperature, 1.0)
+        logits = logits / ops.maximum(_column(temperature), COLDEST)
     if not (_is(top_k, 0) and _is(top_p, 1)):
         ordered = ops.flip(ops.sort(logits, axis=-1), axis=-1)  # The likeliest first.
         size = logits.shape[-1]
@@ -256,6 +256,7 @@ def stream(
     max_new_tokens: int,
     sampler: Sampler | None = None,
     stop_tokens: Sequence[int] = (),
+    compiled: Callable[[Callable], Callable] = lambda function: function,
 ) -> Iterator[int]:
     """Yields the new tokens of one prompt as they are made: the same as `generate` gives.
 
@@ -266,6 +267,7 @@ def stream(
         max_new_tokens: At most so many.
         sampler: As for `generate`.
         stop_tokens: Ids that end the text; they are not yielded.
+        compiled: Makes the choice of a token fast, such as `tf.function` and `jax.jit`.
 
     Raises:
         ValueError: If the prompt is empty or `max_new_tokens` no positive integer.
@@ -275,10 +277,12 @@ def stream(
         raise BadInput("prompt=(): it must hold at least one token, such as that of a new line.")
     for token in prompt:
         logits, state = step(ops.convert_to_tensor([int(token)], "int32"), state)
+    choose, penalized = compiled(sampler.choose), not _is(sampler.repetition_penalty, 1)
     seen = np.zeros((1, logits.shape[-1]), bool)
     seen[0, list(prompt)] = True
     for position in range(len(prompt), len(prompt) + max_new_tokens):
-        token = sampler.choose(logits, position, None if _is(sampler.repetition_penalty, 1) else seen)
+        known = [ops.convert_to_tensor(seen)] if penalized else []
+        token = choose(logits, ops.convert_to_tensor(position, "int32"), *known)
         chosen = int(ops.convert_to_numpy(token)[0])
         if chosen in stop_tokens:
             return

@@ -1,37 +1,44 @@
 """Text while a model trains, and text from the newest export at the command line."""
 
+import math
 from pathlib import Path
 
 import keras
 import tensorflow as tf
 
+from recipes.common.corpora import Corpus
 from zoo import generation
 from zoo.checks import BadInput
 from zoo.generation import Sampler
 from zoo.serving import latest_version
-from zoo.tokenizers import Tokenizer
 
 SAMPLE_TOKENS, SAMPLE_TEMPERATURE = 200, 0.8
 
 
 class Sample(keras.callbacks.Callback):
-    """Shows after each epoch what the model writes by now, always from the same draws.
+    """Tells after each epoch how well the model predicts the validation text, and shows what it writes by now.
 
     Args:
         step: See `zoo.generation`.
         state: What it remembers before a text, of one row.
-        tokenizer: From the model's tokens to text.
-        seed: Of the draws.
+        corpus: What it learns from.
+        seed: Of the draws, which are the same ones after each epoch.
     """
 
-    def __init__(self, step: generation.Step, state, tokenizer: Tokenizer, *, seed: int):
+    def __init__(self, step: generation.Step, state, corpus: Corpus, *, seed: int):
         super().__init__()
-        self.step, self.state, self.tokenizer, self.seed = step, state, tokenizer, seed
+        self.step, self.state, self.tokenizer, self.seed = step, state, corpus.tokenizer, seed
+        self.characters_per_token = len(corpus.validation_text.decode(errors="replace")) / len(corpus.validation)
         self.write = tf.function(self._write, autograph=False)
 
     def on_epoch_end(self, epoch, logs=None):
+        bits = logs["val_loss"] / math.log(2) / self.characters_per_token
+        perplexity = math.exp(min(logs["val_loss"], 700))
         told = self.tokenizer.decode(self.write().numpy())
-        print(f"\n--- What it writes after epoch {epoch + 1} ---\n{told.strip()}\n---")
+        print(
+            f"\n--- Epoch {epoch + 1}: {bits:.3f} bits per character, perplexity {perplexity:.2f} on the validation text;"
+            f" it writes: ---\n{told.strip()}\n---"
+        )
 
     def _write(self):
         prompt, sampler = tf.constant([[self.tokenizer.empty_prompt]]), Sampler(SAMPLE_TEMPERATURE, seed=self.seed)

@@ -199,23 +199,20 @@ class Recurrent(DataParallel):
 
 def _own_rows(carried, goes_on):
     """This replica's rows (b, S) of a state; zeros where `goes_on` (b, 1) is 0, for there a text begins."""
-    first, count = _place(carried)
-    return goes_on * tf.slice(carried.value, [first, 0], [count, -1])
+    context = tf.distribute.get_replica_context()
+    if context is None:  # Keras builds the model, with rows of any batch.
+        return goes_on * tf.zeros((1, carried.shape[1]))
+    count = carried.shape[0] // context.num_replicas_in_sync
+    return goes_on * tf.slice(carried.value, [context.replica_id_in_sync_group * count, 0], [count, -1])
 
 
 def _carry_on(carried, state):
     """Keeps this replica's rows; the variable sums what the replicas assign."""
-    first, count = _place(carried)
-    carried.assign(tf.pad(state, [[first, carried.shape[0] - count - first], [0, 0]]))
-
-
-def _place(carried):
-    """Where this replica's rows begin, and how many they are."""
-    context, rows = tf.distribute.get_replica_context(), carried.shape[0]
-    if context is None:  # Keras builds the model, with the rows of all replicas.
-        return 0, rows
-    count = rows // context.num_replicas_in_sync
-    return context.replica_id_in_sync_group * count, count
+    context = tf.distribute.get_replica_context()
+    if context is not None:
+        count = carried.shape[0] // context.num_replicas_in_sync
+        before = context.replica_id_in_sync_group * count
+        carried.assign(tf.pad(state, [[before, carried.shape[0] - count - before], [0, 0]]))
 
 
 def _apart(variables, values, share):

@@ -1,0 +1,249 @@
+"""Generation speed of the recurrent text generator: its export beside Python loops over Keras and PyTorch.
+
+python -m benchmarks.generate_lstm                    one text and 32 at once, 5 repeats
+python -m benchmarks.generate_lstm --units 512        a wider net
+
+The net is the same everywhere (Embedding 64, two LSTM layers, the logits of 65 characters), with random weights; each
+character is drawn at temperature 0.8, and texts come back as text. The contestants:
+
+- `serving_default`: the exported SavedModel, in a process that has only TensorFlow (Keras and zoo are blocked), asked
+  to go on with "The " for `--tokens` characters;
+- `model.predict` on the last 40 characters, then NumPy draws the next one, as Keras's classic example has it: the net
+  reads the whole window again for each character. Its turn makes fewer: each costs as much as any other;
+- `decoding_step`: the model's own step by `tf.function`, asked from Python for each character, with the state carried,
+  from which NumPy draws;
+- PyTorch: the usual loop over `torch.nn.LSTM` with its state carried, softmax and `torch.multinomial`, with as many
+  threads as there are cores, and with one.
+
+In a turn a contestant makes texts for at least `--seconds`, after one turn that traces and warms up;
+`benchmarks/common.py` says how turns are taken.
+"""
+
+import argparse
+import string
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.common import (
+    Contestant,
+    exit_without_torch,
+    print_setting,
+    print_table,
+    ratios,
+    spread,
+    take_turns,
+)
+from benchmarks.train_lstm import EMBEDDING_DIM, VOCABULARY_SIZE, torch_layers, use_torch
+from recipes.common.flags import positive_float, positive_int
+from recipes.lstm_text_generator import NUM_LAYERS
+
+CHARACTERS = string.ascii_letters + string.digits + " \n"  # With the sign for all others, `VOCABULARY_SIZE`.
+PROMPT = "The "
+TEMPERATURE = 0.8
+WINDOW = 40  # Characters, as in https://keras.io/examples/generative/lstm_character_level_text_generation.
+PREDICTED = 10  # Characters between two looks at the clock, by `model.predict`.
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.generate_lstm",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--units", type=positive_int, default=128, metavar="N", help="width of both LSTM layers")
+    parser.add_argument(
+        "--batch-size", type=positive_int, nargs="+", default=[1, 32], metavar="N", help="texts made at once"
+    )
+    parser.add_argument("--tokens", type=positive_int, default=400, metavar="N", help="characters of each text")
+    parser.add_argument("--repeats", type=positive_int, default=5, metavar="N", help="timed turns of each contestant")
+    parser.add_argument("--seconds", type=positive_float, default=2.0, metavar="X", help="of a turn, at least")
+    args = parser.parse_args(argv)
+    exit_without_torch()
+
+    print("## Generating text with the recurrent text generator\n")
+    print_setting("tensorflow", "keras", "torch", "numpy")
+    with tempfile.TemporaryDirectory() as folder:
+        version = export(folder, args.units)
+        for batch_size in args.batch_size:
+            sizes = (args.units, batch_size, args.tokens, args.seconds)
+            contestants = [
+                Contestant("export, `serving_default`", serve_export, (version, *sizes[1:])),
+                Contestant("`model.predict` on a window", loop_over_predict, sizes),
+                Contestant("`decoding_step`, `tf.function`", loop_over_step, sizes),
+                Contestant("PyTorch", loop_over_torch, sizes),
+                Contestant("PyTorch, one thread", loop_over_torch, (*sizes, 1)),
+            ]
+            take_turns(contestants, args.repeats)
+            print_speeds(contestants, args.repeats, args.units, batch_size)
+
+
+def print_speeds(contestants, repeats, units, batch_size):
+    first, rows = contestants[0].measured, []
+    for contestant in contestants:
+        speeds = contestant.measured
+        rows.append((contestant.name, contestant.device, spread(speeds, digits=0), ratios(first, speeds)))
+    print(
+        f"\n{NUM_LAYERS} x {units} units, batch size {batch_size}; characters of all texts together, "
+        f"median (min to max) of {repeats}:\n"
+    )
+    print_table(("", "device", "characters/s", "the export / this one, same round"), rows, contestants)
+
+
+def export(folder, units):
+    """Exports the net and returns the version's folder."""
+    model = build_model(units)
+    from zoo import tokenizers
+    from zoo.models.lstm_text_generator import decoding_step, with_state
+    from zoo.serving_text import export_text_generator
+
+    return str(
+        export_text_generator(
+            model,
+            tokenizers.train("characters", CHARACTERS),
+            Path(folder) / model.name,
+            with_state=with_state,
+            decoding_step=decoding_step,
+            examples=[PROMPT],
+        )
+    )
+
+
+def build_model(units, **options):
+    from recipes.common.quiet import import_tensorflow
+
+    import_tensorflow()
+    import keras
+
+    from zoo import build_lstm_text_generator
+
+    keras.utils.set_random_seed(0)
+    return build_lstm_text_generator(
+        VOCABULARY_SIZE, embedding_dim=EMBEDDING_DIM, units=(units,) * NUM_LAYERS, **options
+    )
+
+
+def serve_export(turns, version, batch_size, num_tokens, seconds):
+    # TensorFlow itself imports Keras where it is installed. Blocked: a server has neither.
+    sys.modules["keras"] = sys.modules["zoo"] = None
+    import tensorflow as tf
+
+    loaded = tf.saved_model.load(version)  # Kept: the signature does not keep its variables alive.
+    serve = loaded.signatures["serving_default"]
+    prompts = tf.constant([PROMPT] * batch_size)
+    numbers = {"temperature": TEMPERATURE, "top_p": 1.0, "min_p": 0.0, "repetition_penalty": 1.0}
+    numbers |= {"max_new_tokens": num_tokens, "top_k": 0}
+    request = {name: tf.constant(number) for name, number in numbers.items()}
+    seeds = tf.range(batch_size, dtype=tf.int64)
+
+    def make_texts():
+        answer = serve(prompt=prompts, seed=seeds, **request)
+        texts, counts = answer["text"].numpy(), answer["new_tokens"].numpy()
+        if len(texts) != batch_size or set(counts) != {num_tokens}:
+            raise RuntimeError(f"the export made {len(texts)} texts of {counts} characters")
+        return batch_size * num_tokens
+
+    turns.start(device())
+    time_texts(turns, make_texts, seconds)
+
+
+def loop_over_predict(turns, units, batch_size, num_tokens, seconds):
+    model = build_model(units, every_position=False)
+    random = np.random.default_rng(0)
+    begun = random.integers(1, VOCABULARY_SIZE, (batch_size, WINDOW), dtype=np.int32)
+    count = min(num_tokens, PREDICTED)
+
+    def make_texts():
+        tokens = begun
+        for _ in range(count):
+            probabilities = model.predict(tokens[:, -WINDOW:], batch_size=batch_size, verbose=0)
+            tokens = np.column_stack([tokens, draw(np.log(probabilities), random)])
+        spell(tokens)
+        return batch_size * count
+
+    turns.start(device())
+    time_texts(turns, make_texts, seconds)
+
+
+def loop_over_step(turns, units, batch_size, num_tokens, seconds):
+    model = build_model(units)
+    import tensorflow as tf
+
+    from zoo.models.lstm_text_generator import decoding_step, state_size
+
+    step = tf.function(decoding_step(model), autograph=False)
+    random = np.random.default_rng(0)
+
+    def make_texts():
+        written = [np.full(batch_size, token, np.int32) for token in prompt_ids()]
+        state = tf.zeros((batch_size, state_size(model)))
+        for position in range(len(PROMPT) + num_tokens - 1):
+            logits, state = step(tf.constant(written[position]), state)
+            if position >= len(PROMPT) - 1:
+                written.append(draw(logits.numpy(), random))
+        spell(np.stack(written, axis=1))
+        return batch_size * num_tokens
+
+    turns.start(device())
+    time_texts(turns, make_texts, seconds)
+
+
+def loop_over_torch(turns, units, batch_size, num_tokens, seconds, num_threads=None):
+    import torch
+
+    where = use_torch(turns)
+    if num_threads:
+        torch.set_num_threads(num_threads)
+    embedding, lstm, logits = torch_layers(units).to(where).eval()
+    prompts = torch.tensor([prompt_ids()] * batch_size, device=where)
+
+    def make_texts():
+        tokens, state, written = prompts, None, [prompts]
+        for _ in range(num_tokens):
+            outputs, state = lstm(embedding(tokens), state)
+            probabilities = torch.softmax(logits(outputs[:, -1]) / TEMPERATURE, dim=-1)
+            tokens = torch.multinomial(probabilities, 1)
+            written.append(tokens)
+        spell(torch.cat(written, dim=1).cpu().numpy())
+        return batch_size * num_tokens
+
+    with torch.no_grad():
+        time_texts(turns, make_texts, seconds)
+
+
+def time_texts(turns, make_texts, seconds):
+    """Takes turns for ever, each of which reports characters a second; `make_texts()` returns how many it has made."""
+    while True:
+        turns.wait()
+        count, began = 0, time.perf_counter()
+        while (taken := time.perf_counter() - began) < seconds:
+            count += make_texts()
+        turns.report(count / taken)
+
+
+def draw(logits, random):
+    """Returns tokens (B,), int32, drawn at `TEMPERATURE`; with Gumbel noise NumPy draws all rows at once."""
+    return np.argmax(logits / TEMPERATURE + random.gumbel(size=logits.shape), axis=-1).astype(np.int32)
+
+
+def prompt_ids():
+    return [1 + CHARACTERS.index(character) for character in PROMPT]
+
+
+def spell(tokens):
+    """Returns the text of each row of ids (B, T); 0 is the unknown character."""
+    letters = "\ufffd" + CHARACTERS
+    return ["".join(letters[token] for token in row) for row in tokens.tolist()]
+
+
+def device():
+    import tensorflow as tf
+
+    return "1 x GPU" if tf.config.list_physical_devices("GPU") else "1 x CPU"
+
+
+if __name__ == "__main__":
+    main()
