@@ -31,7 +31,7 @@ def search_space(hp):
 
 
 def main(argv=None):
-    parser = flags.parser(__doc__, FAMILY, epochs=20, batch_size=BATCH_SIZE, learning_rate=4e-3)
+    parser = flags.parser(__doc__, FAMILY, epochs=12, batch_size=BATCH_SIZE, learning_rate=4e-3)
     flags.add_text_flags(parser, sequence_length=128)
     args = parser.parse_args(argv)
 

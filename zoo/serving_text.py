@@ -66,13 +66,13 @@ def export_text_generator(
 
     Signatures; `prompt` is (B,) string, UTF-8:
 
-    - `generate`, which is `serving_default` too: goes on with each prompt. Further inputs, each a scalar or (B,); a server that knows defaults
-      (TensorFlow Serving) needs none of them: `max_new_tokens` int32 (100), `temperature` float32 (0.8), `top_k` int32
-      (0), `top_p` float32 (1), `min_p` float32 (0), `repetition_penalty` float32 (1), `seed` int64 (0), which are those
-      of `zoo.generation.Sampler`, temperature up to 100 and penalty from 0.01 to 100. Returns `text` (B,) string: the
-      prompt and its continuation, `continuation` (B,) string, `new_tokens` (B,) int32, how many it has, and `unknown`
-      (B,) int32: how many of the prompt's tokens the vocabulary lacks. What a row gets depends on its own prompt and
-      numbers alone. The token that stands for unknown ones is never generated.
+    - `generate`, which is `serving_default` too: goes on with each prompt. Further inputs, each a scalar or (B,); a
+      server that knows defaults (TensorFlow Serving) needs none of them: `max_new_tokens` int32 (100), `temperature`
+      float32 (0.8), `top_k` int32 (0), `top_p` float32 (1), `min_p` float32 (0), `repetition_penalty` float32 (1),
+      `seed` int64 (0), which are those of `zoo.generation.Sampler`, temperature up to 100 and penalty from 0.01 to 100.
+      Returns `text` (B,) string: the prompt and its continuation, `continuation` (B,) string, `new_tokens` (B,) int32,
+      how many it has, and `unknown` (B,) int32: how many of the prompt's tokens the vocabulary lacks. What a row gets
+      depends on its own prompt and numbers alone. The token that stands for unknown ones is never generated.
     - `score`: `prompt`. Returns `log_probability` (B,) float32, in nats: the sum over a text's tokens but the first,
       each given those before it; `tokens` (B,) int32, how many those are, and `unknown` (B,) int32.
     - `next`: `tokens` (B, T) int32, T at least 1, and `state`, what the model remembers of the text before them: zeros,

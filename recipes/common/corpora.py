@@ -184,15 +184,15 @@ def _cleaned(text, where, kind):
         nul = text.find(b"\0")
         if nul >= 0:
             raise BadInput(
-                f"--data {where}: the byte at offset {nul} is a NUL, so this is no text: an archive, a document of a word "
-                "processor, UTF-16? Save it as text in UTF-8. (--tokens bytes takes any file.)"
+                f"--data {where}: the byte at offset {nul} is a NUL, so this is no text: an archive, a document of a "
+                "word processor, UTF-16? Save it as text in UTF-8. (--tokens bytes takes any file.)"
             )
         try:
             text.decode()
         except UnicodeDecodeError as error:
             raise BadInput(
-                f"--data {where}: the byte at offset {error.start} is not UTF-8 (0x{text[error.start]:02x}). Convert it first, "
-                "as by: iconv -f LATIN1 -t UTF-8 old.txt > new.txt, or take it as it is by --tokens bytes."
+                f"--data {where}: the byte at offset {error.start} is not UTF-8 (0x{text[error.start]:02x}). Convert "
+                "it first, as by: iconv -f LATIN1 -t UTF-8 old.txt > new.txt, or take it as it is by --tokens bytes."
             ) from None
     return text.removeprefix(BYTE_ORDER_MARK).replace(b"\r\n", b"\n")
 

@@ -36,8 +36,8 @@ class Sample(keras.callbacks.Callback):
         perplexity = math.exp(min(logs["val_loss"], 700))
         told = self.tokenizer.decode(self.write().numpy())
         print(
-            f"\n--- Epoch {epoch + 1}: {bits:.3f} bits per character, perplexity {perplexity:.2f} on the validation text;"
-            f" it writes: ---\n{told.strip()}\n---"
+            f"\n--- Epoch {epoch + 1}: {bits:.3f} bits per character, perplexity {perplexity:.2f} on the validation "
+            f"text; it writes: ---\n{told.strip()}\n---"
         )
 
     def _write(self):
