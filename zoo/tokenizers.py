@@ -312,8 +312,8 @@ def _contents(text, utf8):
         ) from None
     except UnicodeDecodeError as error:
         raise BadInput(
-            f"the text is not UTF-8: the byte at offset {error.start} is 0x{contents[error.start]:02x}. Convert it, or take "
-            "tokens of the kind 'bytes'."
+            f"the text is not UTF-8: the byte at offset {error.start} is 0x{contents[error.start]:02x}. Convert it, or "
+            "take tokens of the kind 'bytes'."
         ) from None
     return contents
 
