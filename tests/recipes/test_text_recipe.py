@@ -5,6 +5,7 @@ import json
 import math
 import random
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from zoo import build_lstm_text_generator
 from zoo.checks import BadInput
 from zoo.models.lstm_text_generator import with_state
 
+ROOT = Path(__file__).parents[2]
 RECIPE = "lstm_text_generator"
 WORDS = "the cat sat on a mat and saw that dog who ran far from it all day long".split()
 
@@ -108,6 +110,17 @@ def test_generation_at_the_command_line_is_the_served_text(finished, capsys):
         seed=tf.constant(3, tf.int64),
     )
     assert answer["text"][0].numpy().decode() == written[3]
+
+
+def test_the_readme_s_snippet(finished, tmp_path, monkeypatch, capsys):
+    folder, _ = finished
+    snippets = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
+    (snippet,) = [text for text in snippets if "ServedTextGenerator" in text]
+    (tmp_path / "saved_models").mkdir()
+    (tmp_path / "saved_models" / RECIPE).symlink_to(folder / "export")
+    monkeypatch.chdir(tmp_path)
+    exec(snippet, {})
+    assert len(capsys.readouterr().out) == 200
 
 
 def test_generation_says_what_it_does_not_know(finished, capsys):
