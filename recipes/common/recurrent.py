@@ -75,9 +75,8 @@ class Windows:
             rows = begin + tf.range(batch_size, dtype=tf.int64) * steps * length + step * length
             places = (rows[:, None] + tf.range(length + 1, dtype=tf.int64)) % count
             read = tf.cast(tf.gather(tokens, places), tf.int32)
-            return {"tokens": read[:, :-1], "goes_on": tf.fill((batch_size, 1), tf.cast(step > 0, tf.float32))}, read[
-                :, 1:
-            ]
+            goes_on = tf.fill((batch_size, 1), tf.cast(step > 0, tf.float32))
+            return {"tokens": read[:, :-1], "goes_on": goes_on}, read[:, 1:]
 
         windows = tf.data.Dataset.range(first_step, steps).map(window, num_parallel_calls=tf.data.AUTOTUNE)
         return windows.prefetch(tf.data.AUTOTUNE)
@@ -105,11 +104,8 @@ class Windows:
             begin = step * length
             read = tf.constant(padded)[:, begin : begin + length + 1]
             goes_on = tf.fill((self.evaluation_rows, 1), tf.cast(step > 0, tf.float32))
-            return (
-                {"tokens": read[:, :-1], "goes_on": goes_on},
-                read[:, 1:],
-                tf.constant(weights)[:, begin : begin + length],
-            )
+            weight = tf.constant(weights)[:, begin : begin + length]
+            return {"tokens": read[:, :-1], "goes_on": goes_on}, read[:, 1:], weight
 
         return tf.data.Dataset.range(steps).map(window)
 

@@ -20,26 +20,7 @@ from zoo.models.lstm_text_generator import with_state
 
 ROOT = Path(__file__).parents[2]
 RECIPE = "lstm_text_generator"
-WORDS = [
-    "the",
-    "cat",
-    "sat",
-    "on",
-    "a",
-    "mat",
-    "and",
-    "saw",
-    "that",
-    "dog",
-    "who",
-    "ran",
-    "far",
-    "from",
-    "it",
-    "all",
-    "day",
-    "long",
-]
+WORDS = ["the", "cat", "sat", "on", "a", "mat", "and", "saw", "that", "dog", "who", "ran", "far", "all", "day", "long"]
 
 
 def run(*arguments, recipe=RECIPE):
