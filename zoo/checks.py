@@ -34,11 +34,20 @@ def num_classes(value: object) -> int:
     return value.__index__()  # type: ignore[attr-defined]
 
 
-def vocabulary_size(value: object) -> int:
+def vocabulary_size(value: object, name: str = "vocabulary_size") -> int:
     """Returns `value` when it is an integer of at least 2; raises `BadInput` otherwise."""
-    if positive_int("vocabulary_size", value) < 2:
-        raise BadInput(f"vocabulary_size={value!r}: a text needs at least 2 different tokens.")
+    if positive_int(name, value) < 2:
+        raise BadInput(f"{name}={value!r}: a text needs at least 2 different tokens.")
     return value.__index__()  # type: ignore[attr-defined]
+
+
+def heads(num_heads: object, hidden_dim: int) -> int:
+    """Returns `num_heads` when it is a positive integer that divides `hidden_dim`; raises `BadInput` otherwise."""
+    count = positive_int("num_heads", num_heads)
+    if hidden_dim % count:
+        divisors = [str(n) for n in range(1, hidden_dim + 1) if hidden_dim % n == 0]
+        raise BadInput(f"num_heads={count}: it must divide hidden_dim={hidden_dim}, such as {', '.join(divisors[:8])}.")
+    return count
 
 
 def rate(name: str, value: object) -> float:

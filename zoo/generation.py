@@ -243,7 +243,13 @@ def generate(
     def going(position, tokens, ends, *others):
         return position < ops.max(ends)
 
-    begun = (ops.convert_to_tensor(start + 1, "int32"), tokens, ends, seen, logits, state)
+    # As far as all rows are prompts, there is nothing to choose.
+    position, logits, state = ops.while_loop(
+        lambda position, *_: position < ops.min(begins),
+        lambda position, _, state: (position + 1, *step(ops.take(tokens, position, axis=0), state)),
+        (ops.convert_to_tensor(start + 1, "int32"), logits, state),
+    )
+    begun = (position, tokens, ends, seen, logits, state)
     _, tokens, ends, *_ = ops.while_loop(going, some_positions, begun)
     return ops.transpose(tokens), ends
 
@@ -383,8 +389,13 @@ def _of_parents(tensor, parents):
 
 
 def _seen_before(tokens, lengths, size):
-    in_prompt = ops.arange(ops.shape(tokens)[1])[None] < lengths[:, None]
-    return ops.any(ops.logical_and(ops.one_hot(tokens, size, dtype="bool"), in_prompt[..., None]), axis=1)
+    """Which of `size` tokens (B, V) occur in prompts (B, T) of `lengths`."""
+    rows, length = ops.shape(tokens)
+    in_prompt = ops.arange(length)[None] < lengths[:, None]
+    tokens = ops.where(in_prompt, tokens, tokens[:, :1])
+    row = ops.broadcast_to(ops.arange(rows, dtype="int32")[:, None], (rows, length))
+    places = ops.reshape(ops.stack([row, tokens], axis=-1), (-1, 2))
+    return ops.scatter_update(ops.zeros((rows, size), "bool"), places, ops.ones((rows * length,), "bool"))
 
 
 def _is_any(tokens, ids):

@@ -153,3 +153,27 @@ def _compiled():
         return (tf.transpose(hiddens, (1, 0, 2)), cells[-1]), gradient
 
     return lstm
+
+
+@keras.saving.register_keras_serializable(package="zoo")
+class Embedding(keras.layers.ReversibleEmbedding):
+    """Keras's embedding that gives logits in reverse, whose logits keep the mask of what they are made of.
+
+    Without it a loss over the logits of tied weights would count padding.
+    """
+
+    def compute_mask(self, inputs, mask=None):
+        if "int" in keras.backend.standardize_dtype(inputs.dtype):
+            return keras.layers.Embedding.compute_mask(self, inputs, mask)
+        return mask  # In reverse.
+
+
+@keras.saving.register_keras_serializable(package="zoo")
+class Bias(keras.layers.Layer):
+    """Adds a learned number to each of the last axis."""
+
+    def build(self, shape):
+        self.bias = self.add_weight((shape[-1],), initializer="zeros", name="bias")
+
+    def call(self, x):
+        return x + keras.ops.cast(self.bias, x.dtype)

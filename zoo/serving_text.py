@@ -22,6 +22,7 @@ from zoo.serving import export, plain_copy
 
 MAX_NEW_TOKENS = 4096  # What a request may ask for, unless an export says otherwise.
 NEW_TOKENS, TEMPERATURE = 100, 0.8  # Where a request does not say.
+MAX_PROMPT_TOKENS = 65_536  # Of a row: a request must not keep the server busy for long.
 WINDOW = 256  # Positions of a text that are read at once: memory does not grow with its length.
 WARMUP_TOKENS = 8
 LENGTHS = "an integer from 0 to the number of the columns of tokens"
@@ -83,6 +84,9 @@ def export_text_generator(
     - `detokenize`: `tokens` (B, T) int32, `lengths` (B,) int32. Returns `text` (B,) string, and `token_bytes` (B, T)
       string: what each token stands for, which may be a part of a character.
 
+    `score` counts the unknown token as what the model takes it for, `next` gives it no chance. Windows' line ends in a
+    prompt are read as a new line, as they are in training, and a prompt may have 65,536 tokens.
+
     A request that does not fit is an InvalidArgumentError that names input, row, value and what is needed.
 
     Args:
@@ -140,9 +144,15 @@ class ServedTextGenerator:
     """An export of `export_text_generator`, used from Python."""
 
     def __init__(self, version: str | os.PathLike):
-        """Loads the folder of a version."""
-        self._loaded = tf.saved_model.load(str(version))  # Kept: signatures do not keep their variables alive.
-        self._signatures = self._loaded.signatures
+        """Loads the folder of a version; raises `BadInput` if that is no sound export of a text generator."""
+        try:
+            self._loaded = tf.saved_model.load(str(version))  # Kept: signatures do not keep their variables alive.
+            self._signatures = {name: self._loaded.signatures[name] for name in ("tokenize", "next", "detokenize")}
+        except (OSError, KeyError, tf.errors.OpError) as error:
+            raise BadInput(
+                f"{version} is no export of a text generator, or it is damaged ({type(error).__name__}: "
+                f"{str(error).splitlines()[0]}). Train again, or name another one."
+            ) from None
         inputs = self._signatures["next"].structured_input_signature[1]
         self._state = {name: spec for name, spec in inputs.items() if name != "tokens"}
         every_token = tf.range(self._signatures["next"].structured_outputs["logits"].shape[-1])[tf.newaxis]
@@ -304,7 +314,16 @@ class _Signatures:
 
     def read(self, prompt):
         """Returns the prompts' tokens (B, T), their lengths (B,), at least 1, and how many are unknown (B,)."""
+        if self.tokenizer.needs_utf8:  # As in training; a browser's text area sends such line ends.
+            prompt = tf.strings.regex_replace(prompt, "\r\n", "\n")
         tokens, lengths = self.tokenizer.tokenize(prompt)
+        tokens = _checked(
+            tokens,
+            tf.reduce_max(lengths) <= MAX_PROMPT_TOKENS,
+            lambda: tf.strings.format(
+                "prompt: {} tokens in one row, at most " + str(MAX_PROMPT_TOKENS) + " are read", tf.reduce_max(lengths)
+            ),
+        )
         places = tf.range(tf.shape(tokens)[1])
         unknown = tf.zeros_like(lengths)
         if self.tokenizer.unknown is not None:

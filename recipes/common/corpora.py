@@ -78,7 +78,8 @@ def load(
 ) -> Corpus:
     """Loads a text in three splits that share no part of it, as tokens.
 
-    A byte-order mark at the beginning of a file or example is dropped, and Windows' line ends become a new line.
+    A byte-order mark at the beginning of a file or example is dropped, and Windows' line ends become a new line; as
+    bytes, a text is left as it is.
 
     Args:
         name: `"pydoc"` (the help texts that come with Python, without the paragraphs that occurred before; every
@@ -111,7 +112,8 @@ def load(
     few = QUICK_WINDOWS if quick else None
     fields = {}
     for part, part_ids, text, windows in zip(PARTS, ids, texts, (limit, few, few), strict=True):
-        most = len(part_ids) if windows is None else windows * sequence_length + 1
+        # Training takes its text for a ring, so its last token is not left without one to predict.
+        most = len(part_ids) if windows is None else windows * sequence_length + (part != "train")
         fields[part] = part_ids[:most]
         fields[f"{part}_text"] = text if most >= len(part_ids) else tokenizer.head(text, most)
     return Corpus(shown, tokenizer, **fields, fingerprint=_fingerprint(tokenizer, [fields[part] for part in PARTS]))
@@ -179,21 +181,22 @@ def _joined(name, texts: Iterable[bytes]):
 
 
 def _cleaned(text, where, kind):
-    """Returns a text without byte-order mark and Windows' line ends; refuses what is no UTF-8, except as bytes."""
-    if tokenizers.KINDS[kind].needs_utf8:
-        nul = text.find(b"\0")
-        if nul >= 0:
-            raise BadInput(
-                f"--data {where}: the byte at offset {nul} is a NUL, so this is no text: an archive, a document of a "
-                "word processor, UTF-16? Save it as text in UTF-8. (--tokens bytes takes any file.)"
-            )
-        try:
-            text.decode()
-        except UnicodeDecodeError as error:
-            raise BadInput(
-                f"--data {where}: the byte at offset {error.start} is not UTF-8 (0x{text[error.start]:02x}). Convert "
-                "it first, as by: iconv -f LATIN1 -t UTF-8 old.txt > new.txt, or take it as it is by --tokens bytes."
-            ) from None
+    """Returns a text without byte-order mark and Windows' line ends, which must be UTF-8; bytes are left alone."""
+    if not tokenizers.KINDS[kind].needs_utf8:
+        return text
+    nul = text.find(b"\0")
+    if nul >= 0:
+        raise BadInput(
+            f"--data {where}: the byte at offset {nul} is a NUL, so this is no text: an archive, a document of a word "
+            "processor, UTF-16? Save it as text in UTF-8. (--tokens bytes takes any file.)"
+        )
+    try:
+        text.decode()
+    except UnicodeDecodeError as error:
+        raise BadInput(
+            f"--data {where}: the byte at offset {error.start} is not UTF-8 (0x{text[error.start]:02x}). Convert it "
+            "first, as by: iconv -f LATIN1 -t UTF-8 old.txt > new.txt, or take it as it is by --tokens bytes."
+        ) from None
     return text.removeprefix(BYTE_ORDER_MARK).replace(b"\r\n", b"\n")
 
 

@@ -53,11 +53,12 @@ def finish_text_generator(
     """
     rows, spelling = test.rows(), corpus.tokenizer.vocabulary
     texts = [b"".join(spelling[token] for token in row) for row in rows]
-    predicted = b"".join(spelling[token] for token in corpus.test[1:])
+    predicted = corpus.test_text[len(corpus.tokenizer.head(corpus.test_text, 1)) :]
     with tf.device("CPU:0"):  # Where exports are proved; a GPU rounds differently.
         expected = log_probabilities(with_state(plain_copy(model)), test)
     scores = text_scores(expected, rows, predicted)
-    print(f"\nTest text: {told(scores)}.\n")
+    unknown = corpus.describe()["unknown"]["test"]
+    print(f"\nTest text: {told(scores)}{f', {unknown:.1%} of the tokens unknown' if unknown else ''}.\n")
     report.plot_history(run, training["history"])
     served_scores: dict = {}
 
@@ -96,6 +97,7 @@ def finish_text_generator(
     facts = {
         "model": model.name,
         "data": corpus.name,
+        "unknown tokens of the test text": f"{unknown:.2%}, each one symbol whatever its length",
         "tokens": f"{corpus.tokenizer.kind}, {corpus.tokenizer.vocabulary_size} different ones",
         "parameters": model.count_params(),
         "devices": run.facts["devices"],

@@ -1,6 +1,7 @@
 """Text while a model trains, and text from the newest export at the command line."""
 
 import math
+import sys
 from pathlib import Path
 
 import keras
@@ -68,7 +69,8 @@ def from_newest_export(args) -> str:
         )
     served = ServedTextGenerator(f"{args.export_dir}/{version}")
     if unknown := served.unknown(args.generate):
-        print(f"note: {unknown} of the prompt's tokens never occurred in training and are read as unknown ones.")
+        note = f"note: {unknown} of the prompt's tokens never occurred in training and are read as unknown ones."
+        print(note, file=sys.stderr)
     sampler = Sampler(
         args.temperature,
         top_k=args.top_k,
@@ -77,8 +79,9 @@ def from_newest_export(args) -> str:
         repetition_penalty=args.repetition_penalty,
         seed=args.seed,
     )
-    print(args.generate, end="", flush=True)
-    text = args.generate
+    # What the command line has that is no UTF-8 cannot be printed as it is.
+    text = args.generate.encode(errors="surrogateescape").decode(errors="replace")
+    print(text, end="", flush=True)
     for piece in served.stream(args.generate, max_new_tokens=args.length, sampler=sampler):
         print(piece, end="", flush=True)
         text += piece

@@ -3,8 +3,10 @@
 import keras
 import tensorflow as tf
 
-from zoo import checks
+from zoo import checks, layers
 from zoo.checks import BadInput
+
+APART = 0x85EBCA6B  # Between the seeds of a replica's shares; those of the replicas are another number apart.
 
 
 class DataParallel(keras.Model):
@@ -96,27 +98,106 @@ class DataParallel(keras.Model):
         return (mean - regularization) * count + (regularization * weight if training else 0.0), weight
 
     def _update_metrics(self, x, y, sample_weight, y_pred, loss, weight):
-        for metric in self.metrics:
-            if metric.name == "loss":
-                metric.update_state(tf.math.divide_no_nan(loss, weight), sample_weight=weight)
+        self._update_loss(loss, weight)
         return self.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
+
+    def _update_loss(self, loss, weight):
+        (metric,) = (metric for metric in self.metrics if metric.name == "loss")
+        metric.update_state(tf.math.divide_no_nan(loss, weight), sample_weight=weight)
+        return {"loss": metric.result()}
 
     def _micro_batches(self, data):
         """Splits each tensor of (x, y, sample_weight) along the batch into `accumulation_steps` equal parts."""
-        if self.accumulation_steps == 1:
-            return [data]
-        tensors = tf.nest.flatten(data)
-        splits = [tensor if tensor is None else tf.split(tensor, self.accumulation_steps) for tensor in tensors]
-        return [
-            tf.nest.pack_sequence_as(data, [split if split is None else split[index] for split in splits])
-            for index in range(self.accumulation_steps)
-        ]
+        return [data] if self.accumulation_steps == 1 else _split(data, self.accumulation_steps)
 
     def _clip(self, gradients):
-        gradients = [None if gradient is None else _sum_over_replicas(gradient) for gradient in gradients]
+        # Dense: an embedding's rows may stand in a sparse gradient more than once, which the norm would not see.
+        gradients = [
+            None if gradient is None else _sum_over_replicas(tf.convert_to_tensor(gradient)) for gradient in gradients
+        ]
         limit = self.global_clipnorm * getattr(self.optimizer, "dynamic_scale", 1.0)  # Gradients carry the loss scale.
         gradients, _ = tf.clip_by_global_norm(gradients, limit)
         return _multiply(gradients, 1 / _num_replicas())  # Each replica holds the whole sum, and they are summed again.
+
+
+class OnCores(DataParallel):
+    """Trains like `DataParallel`; on CPUs each core learns from its share of the rows, all of it compiled by XLA.
+
+    Forward pass, loss and gradients of a share are one program, so that small matrices cost no dispatch, and the
+    shares run side by side. Where there is a GPU, and in mixed precision, this is `DataParallel`'s own step. It reports
+    the loss alone while it trains; metrics are for evaluations.
+
+    Args:
+        model: See `DataParallel`. It has no penalties, and no other state than weights and the seeds of dropout.
+        batch_size: Rows of every batch, over all replicas.
+        global_clipnorm: See `DataParallel`.
+    """
+
+    def __init__(self, model: keras.Model, batch_size: int, *, global_clipnorm: float | None = None):
+        super().__init__(model, global_clipnorm=global_clipnorm)
+        self.network, self.batch_size = model, batch_size
+        self._learn = tf.function(self._loss_and_gradients, jit_compile=True, autograph=False)
+
+    def train_step(self, data):
+        if self.compute_dtype != "float32" or tf.config.list_physical_devices("GPU"):
+            return super().train_step(data)
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        variables, others = self.trainable_variables, self.network.non_trainable_variables
+        weights, values = (
+            [tf.convert_to_tensor(variable.value) for variable in group] for group in (variables, others)
+        )
+        shares = layers.core_shares(self.batch_size // _num_replicas())
+        parts = _split((self.network_inputs(x), y, sample_weight), shares)
+        learned = [self._learn(*part, weights, _apart(others, values, share)) for share, part in enumerate(parts)]
+        losses, counts, gradients, values, states = zip(*learned, strict=True)
+        for variable, value in zip(others, values[0], strict=True):
+            variable.assign(value)
+        self.keep_states(states)
+        loss, weight = tf.add_n(losses), tf.add_n(counts)
+        factor = tf.math.divide_no_nan(1.0, _sum_over_replicas(weight))
+        sums = [tf.add_n(parts) * factor for parts in zip(*gradients, strict=True)]
+        if self.global_clipnorm:
+            sums = self._clip(sums)
+        self.optimizer.apply_gradients(zip(sums, variables, strict=True))
+        return self._update_loss(loss, weight)
+
+    def network_inputs(self, x):
+        """Returns what `network` is given for a batch of inputs, rows first."""
+        return x
+
+    def keep_states(self, states):
+        """Called with what else `network` returns than its outputs, for each share."""
+
+    def _loss_and_gradients(self, x, y, sample_weight, weights, others):
+        """A share: the sums of its weighted losses, weights and gradients, and what became of `others` and states."""
+        loss_function = keras.losses.get(self.loss)
+        with layers.on_one_core(), tf.GradientTape() as tape:
+            tape.watch(weights)
+            outputs, others = self.network.stateless_call(weights, others, x, training=True)
+            y_pred, *states = tf.nest.flatten(outputs)
+            losses = getattr(loss_function, "call", loss_function)(y, y_pred)  # One for each row, or position.
+            share_weights = tf.ones_like(losses) if sample_weight is None else tf.cast(sample_weight, losses.dtype)
+            if (mask := getattr(y_pred, "_keras_mask", None)) is not None:
+                share_weights *= tf.cast(mask, losses.dtype)
+            loss = tf.reduce_sum(losses * share_weights)
+        gradients = [tf.convert_to_tensor(gradient) for gradient in tape.gradient(loss, weights)]
+        return loss, tf.reduce_sum(share_weights), gradients, others, states
+
+
+def _split(tensors, shares):
+    """Splits each tensor of a nest along the rows; returns a nest for each share."""
+    flat = [[None] * shares if tensor is None else tf.split(tensor, shares) for tensor in tf.nest.flatten(tensors)]
+    return [tf.nest.pack_sequence_as(tensors, part) for part in zip(*flat, strict=True)]
+
+
+def _apart(variables, values, share):
+    """The values of dropout's seeds, other ones for each share, and of what else there is."""
+    return [
+        tf.stack([value[0] + tf.cast(APART * share % 2**32, value.dtype), value[1]])
+        if "seed_generator_state" in variable.path
+        else value
+        for variable, value in zip(variables, values, strict=True)
+    ]
 
 
 def _count_and_weight(y_pred, sample_weight):

@@ -10,17 +10,16 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from recipes.common.parallel import DataParallel
-from zoo import layers
+from recipes.common.parallel import OnCores
 from zoo.checks import BadInput
 from zoo.models.lstm_text_generator import state_size, with_state
 
-EVALUATION_ROWS = 16  # Parts that a held-out text is read in: few, for at the start of each the model knows nothing.
+PARTS = 16  # That a held-out text is read in: few, for at the start of each the model knows nothing.
 
 
 def evaluation_rows(strategy: tf.distribute.Strategy) -> int:
-    """Returns `EVALUATION_ROWS`, or the next number that the replicas of `strategy` share evenly."""
-    return math.ceil(EVALUATION_ROWS / strategy.num_replicas_in_sync) * strategy.num_replicas_in_sync
+    """Returns `PARTS`, or the next number of rows that the replicas of `strategy` share evenly."""
+    return math.ceil(PARTS / strategy.num_replicas_in_sync) * strategy.num_replicas_in_sync
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,12 +29,12 @@ class Windows:
     Attributes:
         tokens: Ids (N,), of any integer dtype.
         sequence_length: T, positions of a window: as far as the gradient goes back.
-        evaluation_rows: Parts that `batches` reads side by side.
+        evaluation_rows: Rows of the batches that `batches` gives, at least `PARTS`.
     """
 
     tokens: np.ndarray
     sequence_length: int
-    evaluation_rows: int = EVALUATION_ROWS
+    evaluation_rows: int = PARTS
 
     @property
     def size(self) -> int:
@@ -83,39 +82,36 @@ class Windows:
 
     def rows(self) -> list[np.ndarray]:
         """Returns the parts that `batches` reads side by side; each begins with the last token of the one before."""
-        length = math.ceil(self.size / self.evaluation_rows)
+        length = math.ceil(self.size / PARTS)
         return [self.tokens[begin : begin + length + 1] for begin in range(0, self.size, length)]
 
     def batches(self, batch_size: int | None = None) -> tf.data.Dataset:
         """Returns one pass in order as (inputs, targets, weights); every token but the first is predicted once.
 
         Args:
-            batch_size: Of training; the batches here have `evaluation_rows` rows.
+            batch_size: Of training; the batches here have `evaluation_rows` rows, the last ones perhaps of weight 0.
         """
-        length, rows = self.sequence_length, self.rows()
-        steps = math.ceil(max(map(len, rows)) / length)
-        padded = np.zeros((self.evaluation_rows, steps * length + 1), np.int32)
-        weights = np.zeros((self.evaluation_rows, steps * length), np.float32)
-        for index, row in enumerate(rows):
-            padded[index, : len(row)] = row
-            weights[index, : len(row) - 1] = 1
+        length, size = self.sequence_length, self.size
+        row_length = math.ceil(size / PARTS)
+        tokens, rows = tf.constant(self.tokens), tf.range(self.evaluation_rows)[:, None]
 
         def window(step):
-            begin = step * length
-            read = tf.constant(padded)[:, begin : begin + length + 1]
+            begin = tf.cast(step, tf.int32) * length
+            places = rows * row_length + begin + tf.range(length + 1)
+            read = tf.cast(tf.gather(tokens, tf.minimum(places, size)), tf.int32)
+            own = (begin + tf.range(length) < row_length) & (places[:, :-1] < size)
             goes_on = tf.fill((self.evaluation_rows, 1), tf.cast(step > 0, tf.float32))
-            weight = tf.constant(weights)[:, begin : begin + length]
-            return {"tokens": read[:, :-1], "goes_on": goes_on}, read[:, 1:], weight
+            return {"tokens": read[:, :-1], "goes_on": goes_on}, read[:, 1:], tf.cast(own, tf.float32)
 
-        return tf.data.Dataset.range(steps).map(window)
+        return tf.data.Dataset.range(math.ceil(row_length / length)).map(window)
 
 
-class Recurrent(DataParallel):
+class Recurrent(OnCores):
     """Trains a text generator on `Windows`; what it remembers goes from one batch to the next.
 
     The state of all rows is a variable: checkpoints hold it whole, whatever the number of replicas, and each replica
-    reads and writes the rows that are its own. On CPUs each core trains its share of the rows, all of it (embedding,
-    recurrent layers, logits, loss and gradients) compiled by XLA; on GPUs the recurrent layers use cuDNN.
+    reads and writes the rows that are its own. On CPUs each core learns from its share of the rows; on GPUs the
+    recurrent layers use cuDNN.
 
     Args:
         model: Of `build_lstm_text_generator`.
@@ -131,16 +127,18 @@ class Recurrent(DataParallel):
         batch_size: int,
         sequence_length: int,
         *,
-        evaluation_rows: int = EVALUATION_ROWS,
+        evaluation_rows: int = PARTS,
         global_clipnorm: float | None = None,
     ):
-        super().__init__(model, global_clipnorm=global_clipnorm)
-        self.sequence_length = sequence_length
-        self.stateful = with_state(model)
-        shape = {"initializer": "zeros", "trainable": False, "aggregation": "sum"}
-        self.training_state = self.add_weight((batch_size, state_size(model)), name="training_state", **shape)
-        self.evaluation_state = self.add_weight((evaluation_rows, state_size(model)), name="evaluation_state", **shape)
-        self._learn = tf.function(self._loss_and_gradients, jit_compile=True, autograph=False)
+        super().__init__(model, batch_size, global_clipnorm=global_clipnorm)
+        self.network, self.sequence_length = with_state(model), sequence_length
+        self.training_state = self.add_weight(
+            (batch_size, state_size(model)), "zeros", trainable=False, aggregation="sum", name="training_state"
+        )
+        # No weight of the model, and in no checkpoint: it is zero wherever an evaluation begins.
+        self.evaluation_state = tf.Variable(
+            tf.zeros((evaluation_rows, state_size(model))), trainable=False, aggregation=tf.VariableAggregation.SUM
+        )
 
     @property
     def no_text(self) -> tf.Tensor:
@@ -152,45 +150,17 @@ class Recurrent(DataParallel):
 
     def call(self, inputs, training=None):
         carried = self.training_state if training else self.evaluation_state
-        logits, state = self.stateful([inputs["tokens"], _own_rows(carried, inputs["goes_on"])], training=training)
+        logits, state = self.network([inputs["tokens"], _own_rows(carried, inputs["goes_on"])], training=training)
         _carry_on(carried, state)
         return logits
 
-    def train_step(self, data):
-        if self.compute_dtype != "float32" or tf.config.list_physical_devices("GPU"):
-            return super().train_step(data)
-        inputs, targets, *_ = data
-        state = _own_rows(self.training_state, inputs["goes_on"])
-        shape = state.shape[0], self.sequence_length  # Which batches lose when they are shared out among replicas.
-        tokens, targets = tf.ensure_shape(inputs["tokens"], shape), tf.ensure_shape(targets, shape)
-        shares = layers.core_shares(shape[0])
-        weights = [tf.convert_to_tensor(variable.value) for variable in self.trainable_variables]
-        others = self.stateful.non_trainable_variables
-        values = [tf.convert_to_tensor(variable.value) for variable in others]
-        parts = zip(*(tf.split(tensor, shares) for tensor in (tokens, targets, state)), strict=True)
-        learned = [self._learn(*part, weights, _apart(others, values, share)) for share, part in enumerate(parts)]
-        losses, gradients, states, values = zip(*learned, strict=True)
-        for variable, value in zip(others, values[0], strict=True):
-            variable.assign(value)
-        _carry_on(self.training_state, tf.concat(states, 0))
-        count = float(math.prod(shape))
-        sums = [
-            tf.add_n(parts) / (count * self.distribute_strategy.num_replicas_in_sync)
-            for parts in zip(*gradients, strict=True)
-        ]
-        if self.global_clipnorm:
-            sums = self._clip(sums)
-        self.optimizer.apply_gradients(zip(sums, self.trainable_variables, strict=True))
-        return self._update_metrics(None, None, None, None, tf.add_n(losses), tf.constant(count))
+    def network_inputs(self, x):
+        state = _own_rows(self.training_state, x["goes_on"])
+        # Batches lose their shape when they are shared out among replicas; the recurrent layers need it.
+        return [tf.ensure_shape(x["tokens"], (state.shape[0], self.sequence_length)), state]
 
-    def _loss_and_gradients(self, tokens, targets, state, weights, others):
-        """A core's share: the sum of its losses, its gradients, the state after it, and what became of `others`."""
-        with layers.on_one_core(), tf.GradientTape() as tape:
-            tape.watch(weights)
-            (logits, state), others = self.stateful.stateless_call(weights, others, [tokens, state], training=True)
-            losses = tf.nn.sparse_softmax_cross_entropy_with_logits(targets, logits)
-            loss = tf.reduce_sum(losses)
-        return loss, [tf.convert_to_tensor(gradient) for gradient in tape.gradient(loss, weights)], state, others
+    def keep_states(self, states):
+        _carry_on(self.training_state, tf.concat([state for (state,) in states], 0))
 
 
 def _own_rows(carried, goes_on):
@@ -199,7 +169,7 @@ def _own_rows(carried, goes_on):
     if context is None:  # Keras builds the model, with rows of any batch.
         return goes_on * tf.zeros((1, carried.shape[1]))
     count = carried.shape[0] // context.num_replicas_in_sync
-    return goes_on * tf.slice(carried.value, [context.replica_id_in_sync_group * count, 0], [count, -1])
+    return goes_on * tf.slice(carried, [context.replica_id_in_sync_group * count, 0], [count, -1])
 
 
 def _carry_on(carried, state):
@@ -209,13 +179,3 @@ def _carry_on(carried, state):
         count = carried.shape[0] // context.num_replicas_in_sync
         before = context.replica_id_in_sync_group * count
         carried.assign(tf.pad(state, [[before, carried.shape[0] - count - before], [0, 0]]))
-
-
-def _apart(variables, values, share):
-    """The values of dropout's seeds, other ones for each share, and of what else there is."""
-    return [
-        tf.stack([value[0] + tf.cast(0x9E3779B9 * share % 2**32, value.dtype), value[1]])
-        if "seed_generator_state" in variable.path
-        else value
-        for variable, value in zip(variables, values, strict=True)
-    ]

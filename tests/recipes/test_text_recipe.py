@@ -126,7 +126,7 @@ def test_the_readme_s_snippet(finished, tmp_path, monkeypatch, capsys):
 def test_generation_says_what_it_does_not_know(finished, capsys):
     folder, _ = finished
     text = run("--generate", "The € and the 二", "--length", 5, "--export-dir", folder / "export")
-    told = capsys.readouterr().out
+    told = capsys.readouterr().err
     assert "2 of the prompt's tokens never occurred in training" in told
     assert text.startswith("The € and the 二")
     assert len(run("--generate", "", "--length", 7, "--temperature", 0, "--export-dir", folder / "export")) == 7

@@ -8,7 +8,7 @@ from keras import layers, ops
 
 from zoo import checks
 from zoo.checks import BadInput
-from zoo.layers import LSTM
+from zoo.layers import LSTM, Embedding
 
 CELLS = {"lstm": LSTM, "gru": layers.GRU, "simple_rnn": layers.SimpleRNN}
 
@@ -79,7 +79,7 @@ def build_lstm_text_generator(
     recurrent_dropout_rate = checks.rate("recurrent_dropout_rate", recurrent_dropout_rate)
 
     tokens = keras.Input((None,), dtype="int32", name="tokens")
-    embedding = layers.ReversibleEmbedding(
+    embedding = Embedding(
         vocabulary_size, embedding_dim, mask_zero=mask_zero, reverse_dtype="float32", name="embedding"
     )
     x = embedding(tokens)  # (B, T, embedding_dim)
@@ -122,7 +122,7 @@ def with_state(model: keras.Model) -> keras.Model:
     """
     tokens = keras.Input((None,), dtype="int32", name="tokens")
     state = keras.Input((state_size(model),), dtype="float32", name="state")
-    outputs = _read(model, tokens, state, lambda layer, x, states: layer(x, initial_state=states))
+    outputs = _read(model, tokens, state, lambda layer, x, states, mask: layer(x, initial_state=states, mask=mask))
     return keras.Model([tokens, state], outputs, name=model.name)
 
 
@@ -141,9 +141,14 @@ def decoding_step(model: keras.Model) -> Callable:
     """
     state_size(model)  # Which raises.
 
-    def one_position(layer, x, states):
-        x, states = layer.cell(x, states)
-        return x, *states
+    def one_position(layer, x, states, mask):
+        if mask is None:
+            x, after = layer.cell(x, states)
+            return x, *after
+        _, after = layer.cell(ops.copy(x), states)  # A copy has no mask, which a cell would complain of.
+        # Padding changes nothing: what came out last, which is the first of the states, comes out again.
+        after = [ops.where(mask[:, None], new, old) for new, old in zip(after, states, strict=True)]
+        return after[0], *after
 
     return lambda tokens, state: _read(model, tokens, state, one_position)
 
@@ -160,14 +165,15 @@ def _recurrent(model):
 
 
 def _read(model, tokens, state, apply):
-    """Runs the model's layers, the recurrent ones by `apply(layer, x, states) -> (x, *states)`."""
+    """Runs the model's layers, the recurrent ones by `apply(layer, x, states, mask) -> (x, *states)`."""
     _, embedding, *others = model.layers
+    mask = tokens != 0 if embedding.mask_zero else None  # Keras passes none on beside states.
     x, begin, after = embedding(tokens), 0, []
     for layer in others:
         if isinstance(layer, layers.RNN):
             ends = itertools.accumulate(keras.tree.flatten(layer.state_size), initial=begin)
             pairs = list(itertools.pairwise(ends))
-            x, *states = apply(layer, x, [state[:, begin:end] for begin, end in pairs])
+            x, *states = apply(layer, x, [state[:, begin:end] for begin, end in pairs], mask)
             after += [ops.cast(part, "float32") for part in states]
             begin = pairs[-1][1]
         else:
