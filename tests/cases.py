@@ -6,6 +6,7 @@ Parameter counts are written as the arithmetic of the architecture, not as the n
 import dataclasses
 from collections.abc import Callable
 
+import keras
 import numpy as np
 
 import zoo
@@ -34,7 +35,7 @@ class Case:
     arguments: tuple
     inputs: Callable
     targets: Callable
-    loss: str
+    loss: str | Callable
     signature: dict
     output_shape: tuple
     parameters: int
@@ -65,6 +66,10 @@ def ids(*sizes):
     return lambda random: random.integers(0, sizes, (BATCH, len(sizes))).astype("int32")
 
 
+def tokens(length, vocabulary_size):
+    return lambda random: random.integers(0, vocabulary_size, (BATCH, length)).astype("int32")
+
+
 def named(**inputs):
     return lambda random: {name: make(random) for name, make in inputs.items()}
 
@@ -83,6 +88,16 @@ def conv(size, inputs, outputs):
 
 def dense(inputs, outputs):
     return inputs * outputs + outputs
+
+
+def lstm(inputs, units):
+    """Parameters of an LSTM: three gates and a candidate, each of the inputs, the state and 1."""
+    return 4 * dense(inputs + units, units)
+
+
+def gru(inputs, units):
+    """Parameters of a GRU: two gates and a candidate; inputs and state have a bias each, as cuDNN wants it."""
+    return 3 * (dense(inputs, units) + dense(units, units))
 
 
 def feature_transformer(num_numeric, vocabulary_sizes, num_layers, hidden_dim):
@@ -235,5 +250,48 @@ CASES = [
         choices={"num_layers": 2, "hidden_dim": 8, "num_heads": 2, "attention_dropout_rate": 0.0},
         may_be_zero=(0,),
         label="categories",
+    ),
+    Case(
+        "build_lstm_text_generator",
+        (65,),
+        tokens(6, 65),
+        tokens(6, 65),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        {"tokens": ((None, None), "int32")},
+        (BATCH, 6, 65),
+        65 * 64 + lstm(64, 128) + lstm(128, 128) + dense(128, 65),
+    ),
+    Case(
+        "build_lstm_text_generator",
+        (11,),
+        tokens(6, 11),
+        classes(11),
+        "sparse_categorical_crossentropy",
+        {"tokens": ((None, None), "int32")},
+        (BATCH, 11),
+        11 * 8 + lstm(8, 128) + lstm(128, 128) + dense(128, 11),
+        choices={"embedding_dim": 8, "every_position": False},
+        label="classic",
+    ),
+    Case(
+        "build_lstm_text_generator",
+        (11,),
+        tokens(6, 11),
+        tokens(6, 11),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        {"tokens": ((None, None), "int32")},
+        (BATCH, 6, 11),
+        # The embedding's matrix serves the logits, too; a layer normalisation has 2 numbers per unit.
+        11 * 5 + gru(5, 8) + 2 * 8 + gru(8, 7) + 2 * 7 + dense(7, 5),
+        choices={
+            "embedding_dim": 5,
+            "units": (8, 7),
+            "cell": "gru",
+            "dropout_rate": 0.1,
+            "layer_normalization": True,
+            "tie_weights": True,
+            "mask_zero": True,
+        },
+        label="gru-tied-masked",
     ),
 ]

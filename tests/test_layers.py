@@ -1,5 +1,7 @@
 """The LSTM that trains on a CPU's cores computes what Keras's does."""
 
+import os
+
 import keras
 import numpy as np
 import pytest
@@ -127,3 +129,63 @@ def test_two_replicas_train_as_one(policy, two_replicas):
     for one, two in zip(*trained, strict=True):
         np.testing.assert_allclose(two, one, atol=tolerance)
         assert np.abs(one - weights[0]).max() > 0 if one.shape == weights[0].shape else True
+
+
+def cores(monkeypatch, count):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(count)), raising=False)
+
+
+@pytest.mark.parametrize(
+    ("rows", "on_four_cores"),
+    [(32, 4), (40, 4), (24, 3), (30, 3), (16, 2), (17, 1), (23, 1), (8, 1), (15, 1), (7, 1), (1, 1)],
+)
+def test_shares_are_equal_and_large_enough(rows, on_four_cores, monkeypatch):
+    cores(monkeypatch, 4)
+    shares = layers.core_shares(rows)
+    assert shares == on_four_cores
+    assert rows % shares == 0
+    assert shares == 1 or rows // shares >= layers.LEAST_SHARE
+
+
+def test_replicas_divide_the_cores_among_them(monkeypatch, two_replicas):
+    for count, alone, with_another in ((4, 4, 2), (3, 2, 1), (1, 1, 1)):
+        cores(monkeypatch, count)
+        assert layers.core_shares(32) == alone
+        with two_replicas.scope():
+            assert layers.core_shares(32) == with_another
+
+
+def test_where_a_process_cannot_be_bound_to_cores_all_of_them_count(monkeypatch):
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 3)
+    assert layers.core_shares(24) == 3
+    monkeypatch.setattr(os, "cpu_count", lambda: None)
+    assert layers.core_shares(24) == 1
+
+
+def test_on_one_core_a_batch_is_not_shared_out(monkeypatch):
+    ran = []
+    compiled = layers._compiled()
+    monkeypatch.setattr(layers, "_compiled", lambda: lambda x, *others: ran.append(x.shape[0]) or compiled(x, *others))
+    cores(monkeypatch, 2)
+    _, layer = pair()
+
+    def shares():
+        ran.clear()
+        results.append(outputs_and_gradients(layer, *data()))
+        return list(ran)
+
+    results, shared, whole = [], [ROWS // 2] * 2, [ROWS]
+    assert shares() == shared
+    with layers.on_one_core():
+        assert shares() == whole
+        with layers.on_one_core():
+            assert shares() == whole
+        assert shares() == whole, "the inner one ends, the outer one goes on"
+    assert shares() == shared
+    with pytest.raises(KeyError), layers.on_one_core():
+        raise KeyError
+    assert shares() == shared
+    for others in results[1:]:
+        for one, other in zip(*map(tf.nest.flatten, (results[0], others)), strict=True):
+            np.testing.assert_allclose(other, one, rtol=2e-4, atol=2e-5)

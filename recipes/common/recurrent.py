@@ -66,7 +66,7 @@ class Windows:
             augment: Must be None.
         """
         steps, length, count = self.steps(batch_size), self.sequence_length, len(self.tokens)
-        tokens = tf.constant(self.tokens)
+        tokens = self._on_cpu()
 
         def window(step):
             key = tf.stack([tf.constant(seed, tf.int64), epoch.value()])
@@ -79,6 +79,10 @@ class Windows:
 
         windows = tf.data.Dataset.range(first_step, steps).map(window, num_parallel_calls=tf.data.AUTOTUNE)
         return windows.prefetch(tf.data.AUTOTUNE)
+
+    def _on_cpu(self):
+        with tf.device("CPU:0"):  # Where input pipelines run.
+            return tf.constant(self.tokens)
 
     def rows(self) -> list[np.ndarray]:
         """Returns the parts that `batches` reads side by side; each begins with the last token of the one before."""
@@ -93,7 +97,7 @@ class Windows:
         """
         length, size = self.sequence_length, self.size
         row_length = math.ceil(size / PARTS)
-        tokens, rows = tf.constant(self.tokens), tf.range(self.evaluation_rows)[:, None]
+        tokens, rows = self._on_cpu(), tf.range(self.evaluation_rows)[:, None]
 
         def window(step):
             begin = tf.cast(step, tf.int32) * length
@@ -167,9 +171,10 @@ def _own_rows(carried, goes_on):
     """This replica's rows (b, S) of a state; zeros where `goes_on` (b, 1) is 0, for there a text begins."""
     context = tf.distribute.get_replica_context()
     if context is None:  # Keras builds the model, with rows of any batch.
-        return goes_on * tf.zeros((1, carried.shape[1]))
+        return goes_on * tf.zeros((1, carried.shape[1]), goes_on.dtype)
     count = carried.shape[0] // context.num_replicas_in_sync
-    return goes_on * tf.slice(carried, [context.replica_id_in_sync_group * count, 0], [count, -1])
+    rows = tf.slice(carried, [context.replica_id_in_sync_group * count, 0], [count, -1])
+    return tf.cast(goes_on, rows.dtype) * rows  # In mixed precision one of them is narrower.
 
 
 def _carry_on(carried, state):
