@@ -97,7 +97,7 @@ def export(folder, units):
     """Exports the net and returns the version's folder."""
     model = build_model(units)
     from zoo import tokenizers
-    from zoo.models.lstm_text_generator import decoding_step, with_state
+    from zoo.models.lstm_text_generator import decoder
     from zoo.serving_text import export_text_generator
 
     return str(
@@ -105,8 +105,7 @@ def export(folder, units):
             model,
             tokenizers.train("characters", CHARACTERS),
             Path(folder) / model.name,
-            with_state=with_state,
-            decoding_step=decoding_step,
+            decoder=decoder,
             examples=[PROMPT],
         )
     )

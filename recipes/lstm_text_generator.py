@@ -44,7 +44,7 @@ def main(argv=None):
     from recipes.common.optimizers import FusedAdam
     from recipes.common.recurrent import Recurrent, Windows, evaluation_rows
     from zoo import build_lstm_text_generator
-    from zoo.models.lstm_text_generator import decoding_step, with_state
+    from zoo.models.lstm_text_generator import decoder
 
     if args.generate is not None:
         return generate_text.from_newest_export(args)
@@ -89,17 +89,10 @@ def main(argv=None):
             tuning = tune.search(search_space, trial, [(train, validation)], run, TRIAL_EPOCHS)
             choices = tuning["best"]
         model = build(**choices)
-        sample = generate_text.Sample(decoding_step(model.model), model.no_text, corpus, seed=args.seed)
+        sample = generate_text.Sample(decoder(model.model), corpus, seed=args.seed)
         training = fit(model, train, validation, run, patience=PATIENCE, callbacks=[sample])
         return finish_text_generator(
-            model.model,
-            corpus,
-            test,
-            run,
-            with_state=with_state,
-            decoding_step=decoding_step,
-            training=training,
-            tuning=tuning,
+            model.model, corpus, test, run, decoder=decoder, training=training, tuning=tuning
         )
 
 

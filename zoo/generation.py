@@ -31,6 +31,30 @@ Step = Callable[[Tensor, Any], tuple[Tensor, Any]]
 
 
 @dataclasses.dataclass(frozen=True)
+class Decoder:
+    """A language model as decoding sees it: what it reads, and what it remembers of what it has read.
+
+    Attributes:
+        read: (tokens (B, T), state) -> (logits (B, T, V), state): some positions at once.
+        step: The same for one position; see the module's text.
+        state: Name -> (shape without the rows, dtype) of each tensor of the state; None is a place for each position.
+        max_sequence_length: Positions that there may be; None: any number.
+    """
+
+    read: Callable
+    step: Step
+    state: dict[str, tuple[tuple[int | None, ...], str]]
+    max_sequence_length: int | None = None
+
+    def no_text(self, rows, room=None) -> dict[str, Tensor]:
+        """Returns the state before a text, zeros, with `room` for so many positions."""
+        return {
+            name: ops.zeros((rows, *(room if size is None else size for size in shape)), dtype)
+            for name, (shape, dtype) in self.state.items()
+        }
+
+
+@dataclasses.dataclass(frozen=True)
 class Sampler:
     """How a token is chosen from its logits. Each number is one for all rows, or a tensor (B,).
 
@@ -243,9 +267,10 @@ def generate(
     def going(position, tokens, ends, *others):
         return position < ops.max(ends)
 
-    # As far as all rows are prompts, there is nothing to choose.
+    # As far as all rows are prompts, there is nothing to choose. (Of no rows the least beginning is endless.)
+    shortest = ops.minimum(ops.min(begins), ops.max(ends))
     position, logits, state = ops.while_loop(
-        lambda position, *_: position < ops.min(begins),
+        lambda position, *_: position < shortest,
         lambda position, _, state: (position + 1, *step(ops.take(tokens, position, axis=0), state)),
         (ops.convert_to_tensor(start + 1, "int32"), logits, state),
     )

@@ -13,11 +13,10 @@ from pathlib import Path
 import keras
 import numpy as np
 import tensorflow as tf
-from keras import tree
 
 from zoo import checks, generation
 from zoo.checks import BadInput
-from zoo.generation import Sampler
+from zoo.generation import Decoder, Sampler
 from zoo.serving import export, plain_copy
 
 MAX_NEW_TOKENS = 4096  # What a request may ask for, unless an export says otherwise.
@@ -57,8 +56,7 @@ def export_text_generator(
     tokenizer,
     export_dir: str | os.PathLike,
     *,
-    with_state: Callable[[keras.Model], keras.Model],
-    decoding_step: Callable[[keras.Model], generation.Step],
+    decoder: Callable[[keras.Model], Decoder],
     examples: Sequence[str],
     max_new_tokens: int = MAX_NEW_TOKENS,
     check: Callable[[Path], object] | None = None,
@@ -93,9 +91,7 @@ def export_text_generator(
         model: A built text generator, from tokens (B, T) to logits (B, T, V).
         tokenizer: Of `zoo.tokenizers`, with a vocabulary of V.
         export_dir: Folder of this model's versions; made if absent.
-        with_state: From a copy of `model` to a model from [`tokens` (B, T), state] to [logits (B, T, V), state], the
-            state a nest of named tensors with rows first, all zeros before a text.
-        decoding_step: From a copy of `model` to the same for one position; see `zoo.generation`.
+        decoder: From a copy of `model` to how it is decoded.
         examples: Prompts, at least one; they become the warm-up requests.
         max_new_tokens: The most that a request may ask for.
         check: Called with the finished export before any server can see it; what it raises discards the export.
@@ -115,12 +111,12 @@ def export_text_generator(
             "export a model with the tokenizer that it was trained with."
         )
     plain = _on_any_device(plain_copy(model))
-    served = _Signatures(tokenizer, with_state(plain), decoding_step(plain), max_new_tokens)
+    served = _Signatures(tokenizer, decoder(plain), max_new_tokens)
     prompts = np.array([str(example).encode() for example in examples], object)
     usual = {"max_new_tokens": np.int32(min(WARMUP_TOKENS, max_new_tokens))}
     filtered = {"top_k": np.int32(40), "top_p": np.float32(0.9)}
-    next_inputs = {"tokens": np.zeros((1, 1), "int32")}
-    next_inputs |= {spec.name: np.zeros((1, *spec.shape[1:]), spec.dtype.name) for spec in tree.flatten(served.state)}
+    no_text = {name: part.numpy() for name, part in served.decoder.no_text(1, WARMUP_TOKENS).items()}
+    next_inputs = {"tokens": np.zeros((1, 1), "int32")} | no_text
     defaults = {name: number.dtype.as_numpy_dtype(number.default) for name, number in served.numbers.items()}
     return export(
         served.traced(),
@@ -177,7 +173,11 @@ class ServedTextGenerator:
             ValueError: If a number is out of its range or the prompt is no text.
         """
         prompt_tokens = self._read(prompt)["tokens"][0].numpy().tolist()
-        state = {name: tf.zeros((1, *spec.shape[1:]), spec.dtype) for name, spec in self._state.items()}
+        room = len(prompt_tokens) + max_new_tokens
+        state = {
+            name: tf.zeros((1, *(room if size is None else size for size in spec.shape[1:])), spec.dtype)
+            for name, spec in self._state.items()
+        }
         decoder = codecs.getincrementaldecoder("utf-8")("replace")  # A token may be a part of a character.
         for token in generation.stream(
             self._step,
@@ -210,12 +210,10 @@ class ServedTextGenerator:
 class _Signatures:
     """What the signatures compute."""
 
-    def __init__(self, tokenizer, window, step, max_new_tokens):
-        self.tokenizer, self.window, self.one_position = tokenizer, window, step
-        self.max_new_tokens = max_new_tokens
+    def __init__(self, tokenizer, decoder, max_new_tokens):
+        self.tokenizer, self.decoder, self.max_new_tokens = tokenizer, decoder, max_new_tokens
         self.numbers = NUMBERS | {"max_new_tokens": dataclasses.replace(NUMBERS["max_new_tokens"], most=max_new_tokens)}
-        _, state = window.input
-        self.state = tree.map_structure(lambda part: tf.TensorSpec(part.shape, part.dtype, part.name), state)
+        self.state = {name: tf.TensorSpec((None, *shape), dtype) for name, (shape, dtype) in decoder.state.items()}
 
     def traced(self):
         """Returns name -> concrete function."""
@@ -224,7 +222,7 @@ class _Signatures:
         inputs = {
             "generate": prompt | {name: tf.TensorSpec(None, number.dtype) for name, number in self.numbers.items()},
             "score": prompt,
-            "next": tokens | {spec.name: spec for spec in tree.flatten(self.state)},
+            "next": tokens | self.state,
             "tokenize": prompt,
             "detokenize": tokens | {"lengths": tf.TensorSpec((None,), tf.int32)},
         }
@@ -239,11 +237,12 @@ class _Signatures:
         numbers = {name: _for_each_row(name, numbers[name], number, rows) for name, number in self.numbers.items()}
         tokens, lengths, unknown = self.read(prompt)
         new_tokens = numbers.pop("max_new_tokens")
+        room = self.room(lengths + new_tokens)
         off = [numbers[name] == NUMBERS[name].default for name in ("top_k", "top_p", "min_p", "repetition_penalty")]
         draw = functools.partial(
             generation.generate,
-            generation.forbid(self.one_position, self.tokenizer.unknown),
-            self.zeros(rows),
+            generation.forbid(self.decoder.step, self.tokenizer.unknown),
+            self.decoder.no_text(rows, room),
             tokens,
             lengths,
             max_new_tokens=self.max_new_tokens,
@@ -277,28 +276,26 @@ class _Signatures:
             return total - tf.reduce_sum(tf.where(counted, tf.cast(losses, tf.float64), 0), axis=1)
 
         rows = tf.size(prompt)
-        total, _ = self.in_windows(given, self.zeros(rows), tf.zeros(rows, tf.float64), add)
+        state = self.decoder.no_text(rows, self.room(lengths))
+        total, _ = self.in_windows(given, state, tf.zeros(rows, tf.float64), add)
         return {"log_probability": tf.cast(total, tf.float32), "tokens": lengths - 1, "unknown": unknown}
 
-    def next(self, tokens, **parts):
+    def next(self, tokens, **state):
         rows, length = tf.unstack(tf.shape(tokens))
-        parts = {name: _with_rows(name, part, rows) for name, part in parts.items()}
+        state = {name: _with_rows(name, part, rows) for name, part in state.items()}
         tokens = _checked(tokens, length > 0, lambda: tf.constant("tokens has no column: needed is at least one"))
         tokens = self.in_vocabulary(tokens)
-        state = tree.pack_sequence_as(self.state, [parts[spec.name] for spec in tree.flatten(self.state)])
         begun = tf.zeros((rows, self.tokenizer.vocabulary_size))
 
         def last(tokens, state):
             return tf.cond(
                 length == 1,
-                lambda: self.one_position(tokens[:, 0], state),
+                lambda: self.decoder.step(tokens[:, 0], state),
                 lambda: self.in_windows(tokens, state, begun, lambda _, logits, position: logits[:, -1]),
             )
 
         logits, state = generation.forbid(last, self.tokenizer.unknown)(tokens, state)
-        return {"logits": logits} | {
-            spec.name: part for spec, part in zip(tree.flatten(self.state), tree.flatten(state), strict=True)
-        }
+        return {"logits": logits} | state
 
     def tokenize(self, prompt):
         tokens, lengths, unknown = self.read(prompt)
@@ -336,7 +333,7 @@ class _Signatures:
         """Reads tokens (B, T), folding `take(kept, logits, position)` over windows; returns what is kept, and state."""
 
         def body(position, kept, state):
-            logits, state = self.window([tokens[:, position : position + WINDOW], state], training=False)
+            logits, state = self.decoder.read(tokens[:, position : position + WINDOW], state)
             return position + WINDOW, take(kept, logits, position), state
 
         _, kept, state = tf.while_loop(
@@ -344,9 +341,13 @@ class _Signatures:
         )
         return kept, state
 
-    def zeros(self, rows):
-        """Returns the state before a text."""
-        return tree.map_structure(lambda spec: tf.zeros((rows, *spec.shape[1:]), spec.dtype), self.state)
+    def room(self, lengths):
+        """Returns the most positions of a row; it fails where there are more than the model has."""
+        longest, most = tf.reduce_max(tf.pad(lengths, [[0, 1]])), self.decoder.max_sequence_length
+        if most is None:
+            return longest
+        text = "{} tokens in one row, prompt and new ones together: this model has positions for " + str(most)
+        return _checked(longest, longest <= most, lambda: tf.strings.format(text, longest))
 
     def in_vocabulary(self, tokens):
         size = self.tokenizer.vocabulary_size

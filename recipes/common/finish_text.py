@@ -13,8 +13,7 @@ from recipes.common.checkpoint import write_atomically
 from recipes.common.corpora import Corpus
 from recipes.common.recurrent import Windows
 from recipes.common.runs import Run
-from zoo import generation
-from zoo.generation import Sampler
+from zoo.generation import Decoder, Sampler
 from zoo.serving import plain_copy
 from zoo.serving_text import ServedTextGenerator, export_text_generator
 
@@ -29,8 +28,7 @@ def finish_text_generator(
     test: Windows,
     run: Run,
     *,
-    with_state: Callable[[keras.Model], keras.Model],
-    decoding_step: Callable[[keras.Model], generation.Step],
+    decoder: Callable[[keras.Model], Decoder],
     training: dict,
     tuning: dict | None,
 ) -> dict:
@@ -41,7 +39,7 @@ def finish_text_generator(
         corpus: The text.
         test: Its test split, in the rows that are scored.
         run: The run.
-        with_state, decoding_step: See `zoo.serving_text.export_text_generator`.
+        decoder: See `zoo.serving_text.export_text_generator`.
         training: What `fit` returned.
         tuning: What `tune.search` found, or None.
 
@@ -55,7 +53,7 @@ def finish_text_generator(
     texts = [b"".join(spelling[token] for token in row) for row in rows]
     predicted = corpus.test_text[len(corpus.tokenizer.head(corpus.test_text, 1)) :]
     with tf.device("CPU:0"):  # Where exports are proved; a GPU rounds differently.
-        expected = log_probabilities(with_state(plain_copy(model)), test)
+        expected = log_probabilities(decoder(plain_copy(model)), test)
     scores = text_scores(expected, rows, predicted)
     unknown = corpus.describe()["unknown"]["test"]
     print(f"\nTest text: {told(scores)}{f', {unknown:.1%} of the tokens unknown' if unknown else ''}.\n")
@@ -82,8 +80,7 @@ def finish_text_generator(
         model,
         corpus.tokenizer,
         run.args.export_dir,
-        with_state=with_state,
-        decoding_step=decoding_step,
+        decoder=decoder,
         examples=EXAMPLES,
         check=check,
     )
@@ -109,10 +106,10 @@ def finish_text_generator(
     return scores
 
 
-def log_probabilities(stateful: keras.Model, windows: Windows) -> np.ndarray:
-    """Returns the log-probability (R,) float64, in nats, of each of the rows of a text; see `with_state`."""
-    read = tf.function(lambda tokens, state: stateful([tokens, state], training=False), autograph=False)
-    total, state = 0.0, tf.zeros((windows.evaluation_rows, stateful.inputs[1].shape[1]))
+def log_probabilities(decoder: Decoder, windows: Windows) -> np.ndarray:
+    """Returns the log-probability (R,) float64, in nats, of each of the rows of a text."""
+    read = tf.function(decoder.read, autograph=False)
+    total, state = 0.0, decoder.no_text(windows.evaluation_rows, max(map(len, windows.rows())))
     for inputs, targets, weights in windows.batches():
         logits, state = read(inputs["tokens"], state)
         losses = tf.nn.sparse_softmax_cross_entropy_with_logits(targets, logits)

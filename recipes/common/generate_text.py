@@ -10,7 +10,7 @@ import tensorflow as tf
 from recipes.common.corpora import Corpus
 from zoo import generation
 from zoo.checks import BadInput
-from zoo.generation import Sampler
+from zoo.generation import Decoder, Sampler
 from zoo.serving import latest_version
 
 SAMPLE_TOKENS, SAMPLE_TEMPERATURE = 200, 0.8
@@ -20,15 +20,14 @@ class Sample(keras.callbacks.Callback):
     """Tells after each epoch how well the model predicts the validation text, and shows what it writes by now.
 
     Args:
-        step: See `zoo.generation`.
-        state: What it remembers before a text, of one row.
+        decoder: Of the model.
         corpus: What it learns from.
         seed: Of the draws, which are the same ones after each epoch.
     """
 
-    def __init__(self, step: generation.Step, state, corpus: Corpus, *, seed: int):
+    def __init__(self, decoder: Decoder, corpus: Corpus, *, seed: int):
         super().__init__()
-        self.step, self.state, self.tokenizer, self.seed = step, state, corpus.tokenizer, seed
+        self.decoder, self.tokenizer, self.seed = decoder, corpus.tokenizer, seed
         self.characters_per_token = len(corpus.validation_text.decode(errors="replace")) / len(corpus.validation)
         self.write = tf.function(self._write, autograph=False)
 
@@ -42,13 +41,14 @@ class Sample(keras.callbacks.Callback):
         )
 
     def _write(self):
+        count = min(SAMPLE_TOKENS, (self.decoder.max_sequence_length or 1 + SAMPLE_TOKENS) - 1)
         prompt, sampler = tf.constant([[self.tokenizer.empty_prompt]]), Sampler(SAMPLE_TEMPERATURE, seed=self.seed)
         tokens, lengths = generation.generate(
-            generation.forbid(self.step, self.tokenizer.unknown),
-            self.state,
+            generation.forbid(self.decoder.step, self.tokenizer.unknown),
+            self.decoder.no_text(1, 1 + count),
             prompt,
             tf.constant([1]),
-            max_new_tokens=SAMPLE_TOKENS,
+            max_new_tokens=count,
             sampler=sampler,
         )
         return tokens[0, 1 : lengths[0]]

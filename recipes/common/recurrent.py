@@ -144,11 +144,6 @@ class Recurrent(OnCores):
             tf.zeros((evaluation_rows, state_size(model))), trainable=False, aggregation=tf.VariableAggregation.SUM
         )
 
-    @property
-    def no_text(self) -> tf.Tensor:
-        """The state (1, S) before a text."""
-        return tf.zeros((1, self.training_state.shape[1]))
-
     def compile(self, optimizer="adam", **options):
         super().compile(optimizer, keras.losses.SparseCategoricalCrossentropy(from_logits=True), **options)
 

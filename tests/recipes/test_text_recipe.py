@@ -16,7 +16,7 @@ from recipes.common.finish_text import log_probabilities, text_scores
 from recipes.common.recurrent import Recurrent, Windows
 from zoo import build_lstm_text_generator
 from zoo.checks import BadInput
-from zoo.models.lstm_text_generator import with_state
+from zoo.models.lstm_text_generator import decoder
 
 ROOT = Path(__file__).parents[2]
 RECIPE = "lstm_text_generator"
@@ -187,7 +187,7 @@ def test_log_probabilities_are_those_of_the_evaluation(novel):
     test = Windows(corpus.test, 16)
     model = Recurrent(build_lstm_text_generator(corpus.tokenizer.vocabulary_size, units=(8, 8)), 4, 16)
     model.compile()
-    found = log_probabilities(with_state(model.model), test)
+    found = log_probabilities(decoder(model.model), test)
     rows = test.rows()
     assert found.shape == (len(rows),)
     for row, value in zip(rows, found, strict=True):

@@ -17,7 +17,7 @@ from tensorflow.core.protobuf import saved_model_pb2
 
 from zoo import build_lstm_text_generator, serving_text, tokenizers
 from zoo.checks import BadInput
-from zoo.generation import NEVER, Sampler
+from zoo.generation import NEVER, Decoder, Sampler
 from zoo.models import lstm_text_generator
 from zoo.serving_text import NUMBERS, ServedTextGenerator, export_text_generator
 
@@ -92,7 +92,7 @@ def build(size, **options):
     return net
 
 
-LSTM = {"with_state": lstm_text_generator.with_state, "decoding_step": lstm_text_generator.decoding_step}
+LSTM = {"decoder": lstm_text_generator.decoder}
 
 
 def export(folder, kind="characters", net_of=build, **options):
@@ -383,35 +383,26 @@ def rounds(_):
     return keras.Model(tokens, Rounds(name="rounds")(tokens), name="rounds")
 
 
-def rounds_with_state(model):
+def rounds_decoder(model):
     """It counts and adds up its tokens."""
-    tokens = keras.Input((None,), dtype="int32", name="tokens")
-    state = {
-        "total": keras.Input((1, 2), dtype="float32", name="total"),
-        "count": keras.Input((), dtype="int32", name="count"),
-    }
-    numbers = keras.ops.cast(tokens, "float32")
-    after = {
-        "total": state["total"] + keras.ops.sum(numbers, axis=1)[:, None, None],
-        "count": state["count"] + keras.ops.sum(keras.ops.ones_like(tokens), axis=1),
-    }
-    return keras.Model([tokens, state], [model.get_layer("rounds")(tokens), after])
 
-
-def rounds_step(model):
-    def step(tokens, state):
+    def read(tokens, state):
         after = {
-            "total": state["total"] + tf.cast(tokens, tf.float32)[:, None, None],
-            "count": state["count"] + 1,
+            "total": state["total"] + tf.reduce_sum(tf.cast(tokens, tf.float32), axis=1)[:, None, None],
+            "count": state["count"] + tf.shape(tokens)[1],
         }
         return model.get_layer("rounds")(tokens), after
 
-    return step
+    def step(tokens, state):
+        logits, state = read(tokens[:, None], state)
+        return logits[:, 0], state
+
+    return Decoder(read, step, {"total": ((1, 2), "float32"), "count": ((), "int32")})
 
 
 @pytest.fixture(scope="module")
 def ring(tmp_path_factory):
-    parts = {"with_state": rounds_with_state, "decoding_step": rounds_step}
+    parts = {"decoder": rounds_decoder}
     with keras.saving.custom_object_scope({"Rounds": Rounds}):
         return export(tmp_path_factory.mktemp("ring"), "bytes", net_of=rounds, **parts)
 

@@ -8,6 +8,7 @@ from keras import layers, ops
 
 from zoo import checks
 from zoo.checks import BadInput
+from zoo.generation import Decoder
 from zoo.layers import LSTM, Embedding
 
 CELLS = {"lstm": LSTM, "gru": layers.GRU, "simple_rnn": layers.SimpleRNN}
@@ -151,6 +152,21 @@ def decoding_step(model: keras.Model) -> Callable:
         return after[0], *after
 
     return lambda tokens, state: _read(model, tokens, state, one_position)
+
+
+def decoder(model: keras.Model) -> Decoder:
+    """Returns a text generator as `zoo.generation` and exports take it; raises as `with_state` does."""
+    stateful, one_position = with_state(model), decoding_step(model)
+
+    def read(tokens, state):
+        logits, after = stateful([tokens, state["state"]], training=False)
+        return logits, {"state": after}
+
+    def step(tokens, state):
+        logits, after = one_position(tokens, state["state"])
+        return logits, {"state": after}
+
+    return Decoder(read, step, {"state": ((state_size(model),), "float32")})
 
 
 def state_size(model: keras.Model) -> int:
