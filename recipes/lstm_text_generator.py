@@ -91,9 +91,7 @@ def main(argv=None):
         model = build(**choices)
         sample = generate_text.Sample(decoder(model.model), corpus, seed=args.seed)
         training = fit(model, train, validation, run, patience=PATIENCE, callbacks=[sample])
-        return finish_text_generator(
-            model.model, corpus, test, run, decoder=decoder, training=training, tuning=tuning
-        )
+        return finish_text_generator(model.model, corpus, test, run, decoder=decoder, training=training, tuning=tuning)
 
 
 if __name__ == "__main__":
