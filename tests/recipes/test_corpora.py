@@ -382,10 +382,14 @@ def test_files_with_nothing_to_learn_from(tmp_path, kind, contents, message):
 
 
 @pytest.mark.parametrize("kind", ["characters", "words"])
+def test_a_byte_order_mark_alone_is_no_text(tmp_path, kind):
+    refused(write(tmp_path / "a.txt", "\ufeff"), "there is no text in it, it is empty", kind=kind)
+
+
+@pytest.mark.parametrize("kind", ["characters", "words"])
 @pytest.mark.parametrize(
     ("contents", "message"),
     [
-        ("\ufeff", "there is no text in it, it is empty"),
         (
             NOVEL.encode()[:300] + b"caf\xe9" + NOVEL.encode(),
             r"offset 303 is not UTF-8 \(0xe9\).*iconv.*--tokens bytes",
