@@ -109,7 +109,8 @@ def test_batches_that_replicas_cannot_share(refused, batch_size, instead):
 
 def test_unknown_data(refused):
     assert refused("--data", "fashion_mist") == (
-        "--data fashion_mist: no data set and no folder has this name. Did you mean fashion_mnist?"
+        "--data fashion_mist: no data set, file or folder has this name. It may be digits, a folder with one "
+        "sub-folder of images per class, or a TFDS set of images, such as mnist. Did you mean fashion_mnist?"
     )
 
 
@@ -305,7 +306,7 @@ def test_resume_of_a_dry_run(refused):
     ("recipe", "arguments", "told"),
     [
         ("cnn", "--limit 0", "argument --limit: '0' was given, an integer of at least 1 is needed (see python -m"),
-        ("cnn", "--data fashion_mist", "--data fashion_mist: no data set and no folder has this name. Did you mean"),
+        ("cnn", "--data fashion_mist", "--data fashion_mist: no data set, file or folder has this name. It may be"),
         ("mlp", "--data {folder}", "{folder}/dog/broken.png is not a sound image"),
     ],
     ids=["flag", "data", "image"],

@@ -74,9 +74,9 @@ def file(tmp_path_factory):
 def served_here(monkeypatch):
     """Exports answer in this process: `finished` and test_served.py have them served by one of their own."""
 
-    def answers(version, requests):
+    def answers(version, requests, signature):
         loaded = tf.saved_model.load(str(version))
-        serve, found = loaded.signatures["serving_default"], []
+        serve, found = loaded.signatures[signature], []
         for request in requests:
             found.append(serve(**{name: tf.constant(cells) for name, cells in request.items()}))
         return {name: np.concatenate([answer[name] for answer in found]) for name in found[0]}, {"here": True}
