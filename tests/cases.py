@@ -100,6 +100,13 @@ def gru(inputs, units):
     return 3 * (dense(inputs, units) + dense(units, units))
 
 
+def block(hidden_dim, intermediate_dim, parts):
+    """Parameters of a Transformer's block of so many parts: attention, perhaps a second one, and a feed-forward net."""
+    attention = (parts - 1) * 4 * dense(hidden_dim, hidden_dim)
+    feed_forward = dense(hidden_dim, intermediate_dim) + dense(intermediate_dim, hidden_dim)
+    return attention + feed_forward + parts * 2 * hidden_dim  # A layer normalisation has 2 numbers per hidden unit.
+
+
 def feature_transformer(num_numeric, vocabulary_sizes, num_layers, hidden_dim):
     """Parameters of a feature transformer; a layer normalisation has 2 numbers per hidden unit."""
     tokens = 2 * num_numeric + sum(vocabulary_sizes) + len(vocabulary_sizes) + 1  # The last is the class token.
@@ -293,5 +300,108 @@ CASES = [
             "mask_zero": True,
         },
         label="gru-tied-masked",
+    ),
+    Case(
+        "build_gpt",
+        (65, 16),
+        tokens(6, 65),
+        tokens(6, 65),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        {"tokens": ((None, None), "int32")},
+        (BATCH, 6, 65),
+        (65 + 16) * 8 + 2 * block(8, 32, 2) + 2 * 8,
+        choices={"num_layers": 2, "num_heads": 2, "hidden_dim": 8},
+        label="gpt2",
+    ),
+    Case(
+        "build_gpt",
+        (11, 16),
+        tokens(6, 11),
+        tokens(6, 11),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        {"tokens": ((None, None), "int32")},
+        (BATCH, 6, 11),
+        # Two matrices of tokens; one head of keys and one of values; no biases; an RMS normalisation has 1 number each.
+        2 * 11 * 8 + 2 * (8 * 8 + 2 * 8 * 4 + 8 * 8 + 3 * 8 * 12 + 2 * 8) + 8,
+        choices={
+            "num_layers": 2,
+            "num_heads": 2,
+            "hidden_dim": 8,
+            "intermediate_dim": 12,
+            "num_key_value_heads": 1,
+            "positions": "rotary",
+            "normalization": "rms",
+            "activation": "swiglu",
+            "use_bias": False,
+            "tie_weights": False,
+            "dropout_rate": 0.0,
+        },
+        label="llama",
+    ),
+    Case(
+        "build_bert",
+        (50, 16),
+        named(tokens=tokens(6, 50), segments=tokens(6, 2)),
+        numbers(8),
+        "mean_squared_error",
+        {"tokens": ((None, None), "int32"), "segments": ((None, None), "int32")},
+        (BATCH, 8),
+        (50 + 2 + 16) * 8 + 2 * 8 + 2 * block(8, 32, 2) + dense(8, 8),
+        choices={"num_layers": 2, "num_heads": 2, "hidden_dim": 8},
+        label="pooled",
+    ),
+    Case(
+        "build_bert",
+        (50, 16),
+        named(tokens=tokens(6, 50), segments=tokens(6, 2)),
+        tokens(6, 50),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        {"tokens": ((None, None), "int32"), "segments": ((None, None), "int32")},
+        (BATCH, 6, 50),
+        (50 + 2 + 16) * 8 + 2 * 8 + block(8, 32, 2) + dense(8, 8) + 2 * 8 + 50,
+        choices={"num_layers": 1, "num_heads": 2, "hidden_dim": 8, "head": "masked_language_model"},
+        label="masked",
+    ),
+    Case(
+        "build_bert",
+        (50, 16),
+        named(tokens=tokens(6, 50), segments=tokens(6, 2)),
+        classes(3),
+        "sparse_categorical_crossentropy",
+        {"tokens": ((None, None), "int32"), "segments": ((None, None), "int32")},
+        (BATCH, 3),
+        (50 + 2 + 16) * 8 + 2 * 8 + block(8, 32, 2) + dense(8, 8) + dense(8, 3),
+        choices={"num_layers": 1, "num_heads": 2, "hidden_dim": 8, "num_classes": 3},
+        label="classes",
+    ),
+    Case(
+        "build_transformer",
+        (50, 40),
+        named(source=tokens(7, 50), target=tokens(6, 40)),
+        tokens(6, 40),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        {"source": ((None, None), "int32"), "target": ((None, None), "int32")},
+        (BATCH, 6, 40),
+        (50 + 40) * 8 + 2 * block(8, 32, 2) + 2 * block(8, 32, 3),
+        choices={"num_layers": 2, "num_heads": 2, "hidden_dim": 8},
+    ),
+    Case(
+        "build_transformer",
+        (50, 50),
+        named(source=tokens(7, 50), target=tokens(6, 50)),
+        tokens(6, 50),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        {"source": ((None, None), "int32"), "target": ((None, None), "int32")},
+        (BATCH, 6, 50),
+        50 * 8 + block(8, 16, 2) + block(8, 16, 3) + 2 * 2 * 8,  # And a normalisation behind each stack.
+        choices={
+            "num_layers": 1,
+            "num_heads": 4,
+            "hidden_dim": 8,
+            "intermediate_dim": 16,
+            "norm_first": True,
+            "share_embeddings": True,
+        },
+        label="shared-norm-first",
     ),
 ]

@@ -18,6 +18,8 @@ import zoo
 from tests.cases import BATCH, CASES
 from zoo.checks import BadInput
 
+BUILDERS = [name for name in zoo.__all__ if name.startswith("build_")]
+
 every_case = pytest.mark.parametrize("case", CASES, ids=str)
 
 
@@ -42,11 +44,10 @@ def compiled(case):
 
 
 def test_every_builder_has_a_case():
-    builders = {name for name in zoo.__all__ if name.startswith("build_")}
-    assert builders == {case.builder for case in CASES}
+    assert set(BUILDERS) == {case.builder for case in CASES}
 
 
-@pytest.mark.parametrize("builder", zoo.__all__)
+@pytest.mark.parametrize("builder", BUILDERS)
 def test_signature_is_facts_then_choices(builder):
     parameters = inspect.signature(getattr(zoo, builder)).parameters.values()
     facts = [p for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
@@ -59,7 +60,7 @@ def test_signature_is_facts_then_choices(builder):
     assert all(p.annotation is not p.empty for p in parameters)
 
 
-@pytest.mark.parametrize("builder", zoo.__all__)
+@pytest.mark.parametrize("builder", BUILDERS)
 def test_docstring_is_whole(builder):
     function = getattr(zoo, builder)
     text = inspect.getdoc(function)
@@ -71,7 +72,7 @@ def test_docstring_is_whole(builder):
         assert f"\n    {parameter}: " in text
 
 
-@pytest.mark.parametrize("builder", zoo.__all__)
+@pytest.mark.parametrize("builder", BUILDERS)
 def test_doctest_runs(builder):
     module = importlib.import_module(getattr(zoo, builder).__module__)
     results = doctest.testmod(module)

@@ -8,21 +8,31 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 __all__ = [
+    "build_bert",
     "build_churn_classifier",
     "build_cnn",
     "build_feature_transformer",
+    "build_gpt",
     "build_lstm_text_generator",
     "build_mlp",
     "build_regressor",
+    "build_transformer",
+    "load_pretrained",
+    "save_pretrained",
 ]
 
 if TYPE_CHECKING:  # What type checkers and editors read: the true signatures, and nothing for a misspelt name.
+    from zoo.models.bert import build_bert as build_bert
     from zoo.models.churn_classifier import build_churn_classifier as build_churn_classifier
     from zoo.models.cnn import build_cnn as build_cnn
     from zoo.models.feature_transformer import build_feature_transformer as build_feature_transformer
+    from zoo.models.gpt import build_gpt as build_gpt
     from zoo.models.lstm_text_generator import build_lstm_text_generator as build_lstm_text_generator
     from zoo.models.mlp import build_mlp as build_mlp
     from zoo.models.regressor import build_regressor as build_regressor
+    from zoo.models.transformer import build_transformer as build_transformer
+    from zoo.weights import load_pretrained as load_pretrained
+    from zoo.weights import save_pretrained as save_pretrained
 else:
 
     def __getattr__(name):
@@ -31,7 +41,8 @@ else:
         from importlib import import_module
 
         # `build_cnn` lives in `zoo/models/cnn.py`: one word, every place.
-        value = getattr(import_module(f"zoo.models.{name.removeprefix('build_')}"), name)
+        family = name.removeprefix("build_")
+        value = getattr(import_module("zoo.weights" if family == name else f"zoo.models.{family}"), name)
         globals()[name] = value
         return value
 

@@ -172,6 +172,10 @@ class Embedding(keras.layers.ReversibleEmbedding):
 class Bias(keras.layers.Layer):
     """Adds a learned number to each of the last axis."""
 
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.supports_masking = True
+
     def build(self, shape):
         self.bias = self.add_weight((shape[-1],), initializer="zeros", name="bias")
 

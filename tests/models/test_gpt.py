@@ -1,0 +1,115 @@
+"""What is special of GPT: causality, sizes, and reading with a cache of keys and values."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from zoo import build_gpt, build_mlp, generation
+from zoo.checks import BadInput
+from zoo.models.gpt import GPT_SIZES, LLAMA, decoder
+
+VOCABULARY, LENGTH, ROWS = 13, 12, 3
+SMALL = {"num_layers": 2, "num_heads": 4, "hidden_dim": 16}
+KINDS = [{}, LLAMA, {"num_key_value_heads": 2}, {"normalization": "rms", "activation": "relu"}]
+
+
+def small(**choices):
+    """A GPT that is sure of its tokens."""
+    model = build_gpt(VOCABULARY, LENGTH, **SMALL | choices)
+    random = np.random.default_rng(0)
+    model.set_weights([random.normal(0, 0.3, weight.shape) for weight in model.get_weights()])
+    return model
+
+
+def tokens(length=LENGTH):
+    return tf.constant(np.random.default_rng(1).integers(0, VOCABULARY, (ROWS, length)), tf.int32)
+
+
+@pytest.mark.parametrize("choices", KINDS, ids=str)
+def test_no_position_sees_a_later_one(choices):
+    model, read = small(**choices), tokens()
+    changed = tf.concat([read[:, :7], (read[:, 7:] + 1) % VOCABULARY], axis=1)
+    before, after = model(read), model(changed)
+    np.testing.assert_allclose(before[:, :7], after[:, :7], atol=1e-6)
+    assert np.abs(before[:, 7:] - after[:, 7:]).min(axis=(1, 2)).max() > 0
+    assert np.abs(before[:, 7] - after[:, 7]).max() > 1e-3
+
+
+@pytest.mark.parametrize("choices", KINDS, ids=str)
+@pytest.mark.parametrize("windows", [(LENGTH,), (5, 7), (1,) * LENGTH], ids=str)
+def test_reading_with_a_cache_equals_the_whole_at_once(choices, windows):
+    model, read = small(**choices), tokens()
+    decoding = decoder(model)
+    state, begin, found = decoding.no_text(ROWS, LENGTH), 0, []
+    for length in windows:
+        logits, state = decoding.read(read[:, begin : begin + length], state)
+        found.append(logits)
+        begin += length
+    np.testing.assert_allclose(tf.concat(found, axis=1), model(read), rtol=1e-4, atol=1e-5)
+    assert state["position"].numpy().tolist() == [LENGTH] * ROWS
+
+
+def test_the_room_of_a_cache_changes_nothing():
+    decoding, read = decoder(small()), tokens(4)
+    tight, wide = (decoding.read(read, decoding.no_text(ROWS, room))[0] for room in (4, 11))
+    np.testing.assert_allclose(tight, wide, atol=1e-6)
+
+
+@pytest.mark.parametrize("choices", KINDS, ids=str)
+def test_generation_equals_a_loop_over_the_model(choices):
+    model, prompts, new = small(**choices), tokens(4), 6
+    decoding, lengths = decoder(model), tf.constant([4, 2, 3])
+
+    @tf.function(autograph=False)
+    def written():
+        return generation.generate(
+            decoding.step,
+            decoding.no_text(ROWS, 4 + new),
+            prompts,
+            lengths,
+            max_new_tokens=new,
+            sampler=generation.Sampler(0),
+        )
+
+    found, ends = written()
+    for row in range(ROWS):
+        text = prompts[row, : int(lengths[row])].numpy().tolist()
+        for _ in range(new):
+            text.append(int(np.argmax(model(np.array([text]))[0, -1])))
+        assert found[row, : int(ends[row])].numpy().tolist() == text
+
+
+def test_too_long_a_text():
+    model = small()
+    with pytest.raises(BadInput, match=rf"13 tokens: .*{LENGTH}"):
+        model(tokens(LENGTH + 1))
+    small(**LLAMA)(tokens(LENGTH + 1))  # Rotary positions have no end.
+
+
+@pytest.mark.parametrize(
+    ("choices", "told"),
+    [
+        ({"num_heads": 3}, r"num_heads=3: it must divide hidden_dim=16"),
+        ({"num_layers": 0}, "num_layers=0"),
+        ({"num_key_value_heads": 3}, "num_key_value_heads=3"),
+        ({"positions": "absolute"}, "positions='absolute'.*'learned', 'rotary'"),
+        ({"normalization": "batch"}, "normalization='batch'.*'layer', 'rms'"),
+        ({"activation": "tanh"}, "activation='tanh'"),
+        ({"intermediate_dim": 0}, "intermediate_dim=0"),
+        ({"dropout_rate": 1}, "dropout_rate=1"),
+        ({"hidden_dim": 12, "positions": "rotary"}, "even"),
+    ],
+)
+def test_bad_choices(choices, told):
+    with pytest.raises(BadInput, match=told):
+        build_gpt(VOCABULARY, LENGTH, **SMALL | choices)
+
+
+def test_only_a_gpt_is_decoded_so():
+    with pytest.raises(BadInput, match="build_gpt"):
+        decoder(build_mlp(4, 2))
+
+
+def test_sizes_are_arguments_of_the_builder():
+    assert set(GPT_SIZES["gpt2"]) == {"num_layers", "num_heads", "hidden_dim"}
+    assert build_gpt(VOCABULARY, LENGTH, **GPT_SIZES["tiny"]).output_shape == (None, None, VOCABULARY)

@@ -1,0 +1,125 @@
+"""BERT: a Transformer that reads both ways. Shape letters: B batch, T positions, V vocabulary, D hidden_dim."""
+
+import keras
+from keras import layers
+
+from zoo import checks
+from zoo.attention import Positions, Segments, TokenMean, TransformerBlock
+from zoo.layers import Bias, Embedding
+
+BERT_SIZES = {  # `build_bert(30_522, 512, **BERT_SIZES["base"])`; Devlin et al. 2019, section 3, and Turc et al. 2019.
+    "tiny": {"num_layers": 2, "num_heads": 2, "hidden_dim": 128},
+    "mini": {"num_layers": 4, "num_heads": 4, "hidden_dim": 256},
+    "small": {"num_layers": 4, "num_heads": 8, "hidden_dim": 512},
+    "base": {"num_layers": 12, "num_heads": 12, "hidden_dim": 768},
+    "large": {"num_layers": 24, "num_heads": 16, "hidden_dim": 1024},
+}
+HEADS = ("pooled", "sequence", "sentence", "masked_language_model")
+
+
+def build_bert(
+    vocabulary_size: int,
+    max_sequence_length: int,
+    *,
+    num_layers: int = 12,
+    num_heads: int = 12,
+    hidden_dim: int = 768,
+    intermediate_dim: int | None = None,
+    num_segments: int = 2,
+    head: str = "pooled",
+    num_classes: int | None = None,
+    dropout_rate: float = 0.1,
+    name: str = "bert",
+) -> keras.Model:
+    """Builds a BERT: blocks of attention in both directions and a feed-forward net, normalised after each part.
+
+    The defaults are the published base model: `build_bert(30_522, 512)` has its 109,482,240 parameters.
+
+    Args:
+        vocabulary_size: V, the tokens to tell apart, at least 2; token 0 is padding, which nothing attends to.
+        max_sequence_length: Positions that a text may have.
+        num_layers: Blocks.
+        num_heads: Attention heads; they divide `hidden_dim`.
+        hidden_dim: D, numbers at a position.
+        intermediate_dim: Width of the feed-forward nets. None: 4 times `hidden_dim`.
+        num_segments: Kinds of text that a row may hold one after the other, such as question and answer.
+        head: What comes out; see Returns.
+        num_classes: Classes to tell texts apart by; None: no classifier. `head` is then `"pooled"`.
+        dropout_rate: Share of the embeddings, the attention weights and what each part adds that is dropped in
+            training, in [0, 1).
+        name: Name of the model.
+
+    Returns:
+        An uncompiled model from `tokens` and `segments` (B, T) each, int32, T up to `max_sequence_length`, to float32:
+        with `"pooled"` (B, D), the first token's vector after a tanh layer; with `"sequence"` (B, T, D); with
+        `"sentence"` (B, D), the mean over all tokens, of length 1 (Reimers and Gurevych 2019,
+        https://arxiv.org/abs/1908.10084); with `"masked_language_model"` logits (B, T, V) of the tokens that belong
+        there; with `num_classes` probabilities (B, num_classes).
+
+    Raises:
+        ValueError: If a size is no positive integer, heads do not divide, `head` is none of the four or is given with
+            `num_classes`, there are fewer than 2 tokens or classes, or `dropout_rate` is outside [0, 1).
+
+    Reference:
+        Devlin et al., "BERT: Pre-training of Deep Bidirectional Transformers", 2019, https://arxiv.org/abs/1810.04805.
+
+    Example:
+
+    >>> from zoo import build_bert
+    >>> model = build_bert(1000, 64, num_layers=2, num_heads=2, hidden_dim=32, num_classes=3)
+    >>> model.output_shape
+    (None, 3)
+    """
+    vocabulary_size = checks.vocabulary_size(vocabulary_size)
+    max_sequence_length = checks.positive_int("max_sequence_length", max_sequence_length)
+    num_layers = checks.positive_int("num_layers", num_layers)
+    hidden_dim = checks.positive_int("hidden_dim", hidden_dim)
+    checks.heads(num_heads, hidden_dim)
+    num_segments = checks.positive_int("num_segments", num_segments)
+    checks.one_of("head", head, HEADS if num_classes is None else HEADS[:1])
+    dropout_rate = checks.rate("dropout_rate", dropout_rate)
+    if num_classes is not None:
+        num_classes = checks.num_classes(num_classes)
+
+    small = keras.initializers.TruncatedNormal(stddev=0.02)
+    tokens = keras.Input((None,), dtype="int32", name="tokens")
+    segments = keras.Input((None,), dtype="int32", name="segments")
+    embedding = Embedding(
+        vocabulary_size,
+        hidden_dim,
+        mask_zero=True,
+        embeddings_initializer=small,
+        reverse_dtype="float32",
+        name="embedding",
+    )
+    x = embedding(tokens)  # (B, T, D)
+    x = Segments(num_segments, embeddings_initializer=small, name="segment_embedding")(x, segments)
+    x = Positions(max_sequence_length, embeddings_initializer=small, name="positions")(x)
+    x = layers.LayerNormalization(epsilon=1e-12, name="norm")(x)
+    if dropout_rate:
+        x = layers.Dropout(dropout_rate, name="dropout")(x)
+    for index in range(num_layers):
+        x = TransformerBlock(
+            num_heads,
+            4 * hidden_dim if intermediate_dim is None else intermediate_dim,
+            epsilon=1e-12,
+            activation="gelu",
+            dropout_rate=dropout_rate,
+            kernel_initializer=small,
+            name=f"block_{index}",
+        )(x)
+    if head == "masked_language_model":
+        x = layers.Dense(hidden_dim, activation="gelu", kernel_initializer=small, name="transform")(x)
+        x = layers.LayerNormalization(epsilon=1e-12, name="transform_norm")(x)
+        x = Bias(name="logits")(embedding(x, reverse=True))
+    elif head == "sentence":
+        x = TokenMean(dtype="float32", name="mean")(x)
+        x = layers.UnitNormalization(dtype="float32", name="unit_length")(x)
+    elif head == "pooled":
+        x = layers.Dense(hidden_dim, activation="tanh", kernel_initializer=small, name="pooler")(x[:, 0])
+    if num_classes is not None:
+        x = layers.Dropout(dropout_rate, name="classifier_dropout")(x)
+        x = layers.Dense(num_classes, activation="softmax", dtype="float32", name="probabilities")(x)
+    else:
+        x = layers.Activation("linear", dtype="float32", name=head)(x)
+    return keras.Model({"tokens": tokens, "segments": segments}, x, name=name)
