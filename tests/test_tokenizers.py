@@ -9,8 +9,12 @@ import tensorflow as tf
 
 from zoo import tokenizers
 from zoo.checks import BadInput
+from zoo.subwords import LETTERS
 
-KINDS = tuple(tokenizers.KINDS)
+EVERY_KIND = tuple(tokenizers.KINDS)
+KINDS = ("characters", "bytes", "words")  # Of which each token is known from the text alone, whatever is around it.
+LOSSLESS = (*KINDS, "subwords")
+SIZES = {"subwords": 300, "wordpieces": 150}
 PROSE = "The cat didn't see the dog_2; the  dog saw Ann's naïve cat.\n\n"
 PROSE += "\tBeijing is 北京。 \r\n👍🏽 ok\v\0\u2028e\u0301 \u0301!"
 SCRAPS = [
@@ -42,7 +46,8 @@ def texts_of(tokenizer, texts):
 @pytest.fixture(scope="module")
 def trained():
     random = np.random.default_rng(0)
-    return {kind: tokenizers.train(kind, PROSE + random_text(random, 500)) for kind in KINDS}
+    text = PROSE * 3 + random_text(random, 500)
+    return {kind: tokenizers.train(kind, text, vocabulary_size=SIZES.get(kind)) for kind in EVERY_KIND}
 
 
 # --- what the tokens are
@@ -79,7 +84,7 @@ def test_words_take_the_space_before_them_along():
     text = "I didn't, the 2nd  time_x: naïve\n\n e\u0301l 北京。\t(ok)\v "
     expected = ["I", " didn", "'", "t", ",", " the", " 2nd", " ", " time_x", ":", " naïve", "\n", "\n", " e\u0301l"]
     expected += [" 北京", "。", "\t", "(", "ok", ")", "\v", " "]
-    assert [token.decode() for token in tokenizers.Words.spell(text)] == expected
+    assert [token.decode() for token in tokenizers.train("words", text).spell(text)] == expected
     assert "".join(expected) == text
 
 
@@ -116,18 +121,18 @@ def test_the_sign_for_unknown_is_unknown(kind):
     assert tokenizer.decode(ids[:1]) == "\ufffd"
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", LOSSLESS)
 def test_the_token_before_an_empty_prompt(kind):
     with_line = tokenizers.train(kind, "a a a\nb")
     assert with_line.vocabulary[with_line.empty_prompt] == b"\n"
     without = tokenizers.train(kind, "c a c b c d c")
-    assert without.vocabulary[without.empty_prompt] == {"characters": b" ", "bytes": b"\n", "words": b" c"}[kind]
+    assert without.vocabulary[without.empty_prompt] == {"characters": b" ", "words": b" c"}.get(kind, b"\n")
 
 
 # --- nothing is lost, wherever a text is cut
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", LOSSLESS)
 def test_known_texts_come_back(trained, kind):
     texts = [PROSE, "", "a", "\n", " ", "the cat."]
     tokenizer = trained[kind]
@@ -194,7 +199,7 @@ def test_a_cut_between_tokens_changes_none(trained, kind):
             assert min(place, len(text)) <= found
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", EVERY_KIND)
 @pytest.mark.parametrize("size", [1, 7, 30])
 def test_pieces_give_the_tokens_of_the_whole(trained, kind, size, monkeypatch):
     text = random_text(np.random.default_rng(3), 100)
@@ -220,7 +225,7 @@ def test_head(trained, kind):
 # --- shapes
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", EVERY_KIND)
 def test_padding_is_zero_to_the_longest(trained, kind):
     rows, tokens, lengths = texts_of(trained[kind], ["the cat", "", "."])
     assert tokens.shape == (3, max(lengths))
@@ -229,7 +234,7 @@ def test_padding_is_zero_to_the_longest(trained, kind):
     assert all(not row[length:].any() for row, length in zip(tokens, lengths, strict=True))
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", EVERY_KIND)
 @pytest.mark.parametrize("texts", [[""], ["", ""], []])
 def test_empty_texts_have_one_position(trained, kind, texts):
     tokens, lengths = trained[kind].tokenize(tf.constant(texts, tf.string))
@@ -241,18 +246,19 @@ def test_empty_texts_have_one_position(trained, kind, texts):
     assert trained[kind].decode([]) == ""
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", LOSSLESS)
 def test_what_lies_behind_the_length_is_not_shown(trained, kind):
     tokens = trained[kind].encode(" the;")[np.newaxis]
     assert trained[kind].detokenize(tokens, [0]).numpy().tolist() == [b""]
-    first = b" the" if kind == "words" else b" "
+    first = trained[kind].vocabulary[tokens[0, 0]]
+    assert b" the".startswith(first)
     assert trained[kind].detokenize(tokens, [1]).numpy().tolist() == [first]
 
 
 # --- kept and served
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", EVERY_KIND)
 def test_a_description_in_json_makes_the_same_tokenizer(trained, kind):
     tokenizer = trained[kind]
     again = tokenizers.from_dict(json.loads(json.dumps(tokenizer.to_dict())))
@@ -276,7 +282,7 @@ def served(tokenizer, folder):
     return tf.saved_model.load(str(folder))
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", EVERY_KIND)
 def test_saved_model(trained, kind, tmp_path):
     random = np.random.default_rng(4)
     texts = [PROSE, "", "unseen ŵörds 🦩", *(random_text(random, 40) for _ in range(20))]
@@ -296,7 +302,7 @@ def test_saved_model(trained, kind, tmp_path):
             serve(tf.constant(["fine", bad, bad]))
 
 
-@pytest.mark.parametrize("kind", ["characters", "words"])
+@pytest.mark.parametrize("kind", [kind for kind in EVERY_KIND if kind != "bytes"])
 def test_eager_tokenizing_refuses_what_is_not_utf8(trained, kind):
     with pytest.raises(tf.errors.InvalidArgumentError, match="prompt 2 is not valid UTF-8"):
         trained[kind].tokenize(tf.constant(["fine", "\ufffd\ufeff", b"\x80"]))
@@ -305,7 +311,7 @@ def test_eager_tokenizing_refuses_what_is_not_utf8(trained, kind):
 # --- bad input
 
 
-@pytest.mark.parametrize("kind", ["characters", "words"])
+@pytest.mark.parametrize("kind", [kind for kind in EVERY_KIND if kind != "bytes"])
 def test_the_host_refuses_what_is_not_utf8(trained, kind):
     for use in (trained[kind].encode, lambda text: tokenizers.train(kind, text)):
         with pytest.raises(BadInput, match=r"not UTF-8: the byte at offset 3 is 0xff.*'bytes'"):
@@ -328,6 +334,13 @@ def test_the_host_refuses_what_is_not_utf8(trained, kind):
         ("words", "a b", {"vocabulary_size": 1}, "vocabulary_size=1"),
         ("words", "a b", {"vocabulary_size": 2}, "vocabulary_size=2: .* at least 3"),
         ("characters", "a b", {"vocabulary_size": True}, "vocabulary_size=True"),
+        ("subwords", "\n\n", {}, re.escape(r"only one token, '\n'")),
+        ("subwords", "", {}, "no token"),
+        ("subwords", "a b", {"vocabulary_size": 256}, "vocabulary_size=256: .* at least 257"),
+        ("subwords", "a b", {"vocabulary_size": 0}, "vocabulary_size=0"),
+        ("wordpieces", " \n", {}, "no token"),
+        ("wordpieces", "aa a", {}, "only one token, 'a'"),
+        ("wordpieces", "a b", {"vocabulary_size": 6}, "vocabulary_size=6: .* at least 7"),
         ("bytes", "a b", {"vocabulary_size": 300}, "vocabulary_size=300: there are 256 bytes"),
     ],
 )
@@ -347,6 +360,15 @@ def test_training_refuses(kind, text, options, message):
         ({"kind": "words", "vocabulary": ["a", "b", "c"]}, "then 2 or more others"),
         ({"kind": "characters", "vocabulary": ["\ufffd", "a", "a"]}, "then 2 or more others"),
         ({"kind": "characters", "vocabulary": ["\ufffd", "a", "bc"]}, "a single character"),
+        ({"kind": "subwords", "vocabulary": [*LETTERS]}, "describes no tokenizer of subwords: .*merges"),
+        ({"kind": "subwords", "vocabulary": [*LETTERS[1:]], "merges": []}, "all 256 bytes, 'Ā' is missing"),
+        ({"kind": "subwords", "vocabulary": [*LETTERS, "a"], "merges": []}, "each token must be there once"),
+        ({"kind": "subwords", "vocabulary": [*LETTERS], "merges": ["a b"]}, r"merges\[0\]='a b'"),
+        ({"kind": "subwords", "vocabulary": [*LETTERS], "merges": [5]}, r"merges\[0\]=5"),
+        ({"kind": "subwords", "vocabulary": [*LETTERS, "ab"], "merges": ["a b"] * 2}, "each pair must be there once"),
+        ({"kind": "subwords", "vocabulary": 5, "merges": []}, "describes no tokenizer of subwords"),
+        ({"kind": "wordpieces", "vocabulary": ["a", "##b"]}, r"'\[UNK\]' must be one of it"),
+        ({"kind": "wordpieces", "vocabulary": ["[UNK]", ""]}, "none may be empty"),
     ],
 )
 def test_descriptions_that_are_none(description, message):

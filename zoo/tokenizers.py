@@ -2,11 +2,13 @@
 
 Shape letters: B texts, T tokens of the longest, N tokens of one text.
 
-Tokens are the same wherever a text is cut before it is tokenized, as long as the cut is between two of its tokens: so
-a text of any length is tokenized piece by piece.
+Tokens are the same wherever a text is cut before it is tokenized, as long as the cut is at a `Tokenizer.boundary`: so a
+text of any length is tokenized piece by piece.
 """
 
+import functools
 import itertools
+import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -65,9 +67,8 @@ class Tokenizer:
         """
         raise NotImplementedError
 
-    @staticmethod
-    def split(texts: tf.Tensor) -> tf.RaggedTensor:
-        """Returns the texts (B,) of the tokens of `texts` (B,), known or not: joined they give the whole again."""
+    def split(self, texts: tf.Tensor) -> tf.RaggedTensor:
+        """Returns the texts (B, None) of the tokens of `texts` (B,), known or not: joined they give the whole again."""
         raise NotImplementedError
 
     def detokenize(self, tokens: tf.Tensor, lengths: tf.Tensor) -> tf.Tensor:
@@ -85,9 +86,13 @@ class Tokenizer:
         ids = [np.zeros(0, np.int32)]
         with tf.device("CPU:0"):
             for piece in self.pieces(text):
-                tokens, lengths = self.tokenize(tf.constant([piece]))
+                tokens, lengths = self._compiled(tf.constant([piece]))
                 ids.append(tokens[0, : lengths[0]].numpy())
         return np.concatenate(ids)
+
+    @functools.cached_property
+    def _compiled(self):
+        return tf.function(self.tokenize, input_signature=[tf.TensorSpec((None,), tf.string)], autograph=False)
 
     def decode(self, ids: np.ndarray | Sequence[int]) -> str:
         """Returns the text of ids (N,): the one that `detokenize` gives."""
@@ -99,16 +104,14 @@ class Tokenizer:
         """Returns the beginning of a text that its first `count` tokens are made of."""
         return b"".join(itertools.islice(self.spell(text), count))
 
-    @classmethod
-    def spell(cls, text: str | bytes) -> Iterator[bytes]:
+    def spell(self, text: str | bytes) -> Iterator[bytes]:
         """Yields what each token of a text is made of, known or not; see `encode`."""
-        for piece in cls.pieces(text):
-            yield from cls.split(tf.constant([piece])).flat_values.numpy()
+        return _spelling(self, text)
 
     @classmethod
     def pieces(cls, text: str | bytes) -> Iterator[bytes]:
         """Yields a text in pieces of about `PIECE_BYTES`, cut between tokens; see `encode`."""
-        contents, begin = _contents(text, cls.needs_utf8), 0
+        contents, begin = contents_of(text, cls.needs_utf8), 0
         while begin < len(contents):
             end = cls.boundary(contents, begin + PIECE_BYTES)
             yield contents[begin:end]
@@ -123,6 +126,18 @@ class Tokenizer:
     def to_dict(self) -> dict:
         """Returns what JSON can hold and `from_dict` makes the same tokenizer of."""
         return {"kind": self.kind}
+
+    def save_pretrained(self, folder: str | os.PathLike) -> None:
+        """Writes the files of published checkpoints, which `from_pretrained` and the library `transformers` read.
+
+        Args:
+            folder: Made if absent. Subwords become `vocab.json` and `merges.txt`, as GPT-2's; wordpieces `vocab.txt`,
+                as BERT's; each with a `tokenizer_config.json`.
+
+        Raises:
+            ValueError: If the tokenizer is of another kind.
+        """
+        raise BadInput(f"a tokenizer of {self.kind} has no published format; those of subwords and wordpieces have.")
 
 
 class Bytes(Tokenizer):
@@ -140,9 +155,9 @@ class Bytes(Tokenizer):
     def train(cls, text: str | bytes, vocabulary_size: int | None) -> "Bytes":
         if vocabulary_size not in (None, 256):
             raise BadInput(f"vocabulary_size={vocabulary_size!r}: there are 256 bytes; leave it out.")
-        values = set(_contents(text, utf8=False))
+        values = set(contents_of(text, utf8=False))
         if len(values) < 2:
-            _refuse_monotony(*(bytes([value]) for value in values))
+            refuse_monotony(*(bytes([value]) for value in values))
         return cls()
 
     def tokenize(self, texts):
@@ -170,7 +185,7 @@ class Counted(Tokenizer):
 
     def __init__(self, vocabulary: Sequence[str]):
         if len(vocabulary) < 3 or vocabulary[0] != UNKNOWN or len(set(vocabulary)) < len(vocabulary):
-            raise BadInput(f"vocabulary={_shortened(vocabulary)}: it must be {UNKNOWN!r}, then 2 or more others.")
+            raise BadInput(f"vocabulary={shortened(vocabulary)}: it must be {UNKNOWN!r}, then 2 or more others.")
         super().__init__([token.encode() for token in vocabulary])
 
     @classmethod
@@ -178,10 +193,10 @@ class Counted(Tokenizer):
         size = cls.default_size if vocabulary_size is None else checks.vocabulary_size(vocabulary_size)
         if size == 2:
             raise BadInput("vocabulary_size=2: one is for what is unknown, so at least 3 are needed.")
-        counts = Counter(cls.spell(text))
+        counts = Counter(_spelling(cls, text))
         del counts[UNKNOWN.encode()]
         if len(counts) < 2:
-            _refuse_monotony(*counts)
+            refuse_monotony(*counts)
         tokens = sorted(counts, key=lambda token: (-counts[token], token))
         return cls([UNKNOWN, *(token.decode() for token in tokens[: size and size - 1])])
 
@@ -198,11 +213,8 @@ class Counted(Tokenizer):
         raise NotImplementedError
 
     def tokenize(self, texts):
-        parts = self._parts(_valid(texts))
-        ids = parts.with_flat_values(self._ids(parts.flat_values))
-        tokens = ids.to_tensor()
-        empty = tf.cast(tf.equal(tf.shape(tokens)[1], 0), tf.int32)
-        return tf.pad(tokens, [[0, 0], [0, empty]]), tf.cast(ids.row_lengths(), tf.int32)
+        parts = self._parts(valid(texts))
+        return padded(parts.with_flat_values(self._ids(parts.flat_values)))
 
 
 class Characters(Counted):
@@ -214,7 +226,7 @@ class Characters(Counted):
     def __init__(self, vocabulary: Sequence[str]):
         super().__init__(vocabulary)
         if any(len(token) != 1 for token in vocabulary):
-            raise BadInput(f"vocabulary={_shortened(vocabulary)}: each must be a single character.")
+            raise BadInput(f"vocabulary={shortened(vocabulary)}: each must be a single character.")
         code_points = np.array([ord(token) for token in vocabulary], np.int32)
         self._order = np.argsort(code_points).astype(np.int32)
         self._code_points = code_points[self._order]
@@ -261,21 +273,35 @@ class Words(Counted):
         return self._table.lookup(parts)
 
 
-KINDS = {kind.kind: kind for kind in (Characters, Bytes, Words)}
+@functools.cache
+def _kinds():
+    from zoo.subwords import Subwords, WordPieces  # Not before: they are built upon what is above.
+
+    return {kind.kind: kind for kind in (Characters, Bytes, Words, Subwords, WordPieces)}
+
+
+KINDS: Mapping[str, type[Tokenizer]]  # By their names.
+
+
+def __getattr__(name):
+    if name == "KINDS":
+        return _kinds()
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def train(kind: str, text: str | bytes, *, vocabulary_size: int | None = None) -> Tokenizer:
     """Makes a tokenizer from the text that a model will be trained on.
 
     Args:
-        kind: `"characters"`, `"bytes"` or `"words"`.
+        kind: `"characters"`, `"bytes"`, `"words"`, `"subwords"` (GPT-2's byte pairs) or `"wordpieces"` (BERT's); the
+            last two need the library `tokenizers`, for this alone.
         text: The text, UTF-8 unless the kind is bytes.
         vocabulary_size: Ids at most, that of the unknown included: the commonest tokens have one. By default all
-            characters of the text, or 10,000 words; bytes are always 256.
+            characters of the text, 10,000 words, or 8,000 subwords or wordpieces; bytes are always 256.
 
     Raises:
-        ValueError: If there is no such kind, the text is not UTF-8, it has fewer than two different tokens, or the
-            vocabulary has no room for two.
+        ValueError: If there is no such kind, the text is not UTF-8, it has fewer than two different tokens, the
+            vocabulary has no room for two, or `tokenizers` is not installed.
 
     Example:
 
@@ -286,20 +312,40 @@ def train(kind: str, text: str | bytes, *, vocabulary_size: int | None = None) -
     >>> tokenizer.encode("the bird and the fish").tolist()
     [6, 3, 1, 2, 0]
     """
-    return KINDS[checks.one_of("kind", kind, tuple(KINDS))].train(text, vocabulary_size)
+    return _kinds()[checks.one_of("kind", kind, tuple(_kinds()))].train(text, vocabulary_size)
 
 
 def from_dict(description: Mapping) -> Tokenizer:
     """Returns the tokenizer that `Tokenizer.to_dict` has described; raises `BadInput` if it has not."""
     options = dict(description)
-    kind = KINDS[checks.one_of("kind", options.pop("kind", None), tuple(KINDS))]
+    kind = _kinds()[checks.one_of("kind", options.pop("kind", None), tuple(_kinds()))]
     try:
         return kind(**options)
     except TypeError as error:
-        raise BadInput(f"{_shortened(description)} describes no tokenizer of {kind.kind}: {error}.") from None
+        raise BadInput(f"{shortened(description)} describes no tokenizer of {kind.kind}: {error}.") from None
 
 
-def _contents(text, utf8):
+def from_pretrained(folder: str | os.PathLike) -> Tokenizer | None:
+    """Returns the tokenizer of a published checkpoint, as GPT-2 or BERT has it.
+
+    Args:
+        folder: It is read from `tokenizer.json`, else from `vocab.json` and `merges.txt` (GPT-2's), else from
+            `vocab.txt` and, where there is one, `tokenizer_config.json` (BERT's).
+
+    Returns:
+        Its ids are those of the library `transformers`, without the special tokens that it adds, and with the spelling
+        of a special token taken for text like any other. None if the folder has none of these files.
+
+    Raises:
+        ValueError: If there is no such folder, a file cannot be read, or it describes a tokenizer of another kind; the
+            message names the file.
+    """
+    from zoo import subwords
+
+    return subwords.read(folder)
+
+
+def contents_of(text, utf8):
     """Returns a text as bytes; raises `BadInput` if it should be UTF-8 and is not."""
     try:
         contents = text.encode() if isinstance(text, str) else bytes(text)
@@ -318,7 +364,14 @@ def _contents(text, utf8):
     return contents
 
 
-def _valid(texts):
+def padded(ids):
+    """Returns ragged ids (B, None) as `Tokenizer.tokenize` does: (B, T), padded with 0, T at least 1, and lengths."""
+    tokens = ids.to_tensor()
+    empty = tf.cast(tf.equal(tf.shape(tokens)[1], 0), tf.int32)
+    return tf.pad(tokens, [[0, 0], [0, empty]]), tf.cast(ids.row_lengths(), tf.int32)
+
+
+def valid(texts):
     """Returns `texts` (B,); fails if one is not UTF-8."""
     valid = tf.equal(tf.strings.unicode_transcode(texts, "UTF-8", "UTF-8", errors="replace"), texts)
     row = tf.argmin(tf.concat([tf.cast(valid, tf.int32), [0]], 0))  # Of the first that is not.
@@ -327,10 +380,15 @@ def _valid(texts):
         return tf.identity(texts)
 
 
-def _refuse_monotony(*tokens):
+def _spelling(kind, text):
+    for piece in kind.pieces(text):
+        yield from kind.split(tf.constant([piece])).flat_values.numpy()
+
+
+def refuse_monotony(*tokens):
     told = f"only one token, {tokens[0].decode(errors='replace')!r}, again and again" if tokens else "no token"
     raise BadInput(f"the text has {told}; at least 2 different ones are needed.")
 
 
-def _shortened(value):
+def shortened(value):
     return str(value)[:100]
