@@ -506,7 +506,7 @@ def _library():
     try:
         import tokenizers
     except ImportError:
-        raise BadInput("training a vocabulary needs the package tokenizers: pip install 'zoo[subwords]'.") from None
+        raise BadInput("training a vocabulary needs the package tokenizers: pip install tokenizers.") from None
     return tokenizers
 
 

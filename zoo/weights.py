@@ -522,7 +522,7 @@ def _safetensors():
         import safetensors
         import safetensors.numpy
     except ImportError:
-        raise BadInput("checkpoints need the package safetensors: pip install 'zoo[weights]'.") from None
+        raise BadInput("checkpoints need the package safetensors: pip install safetensors.") from None
     return safetensors
 
 
