@@ -345,18 +345,6 @@ def test_tfds_sets_that_do_not_fit(store, name, given_features, splits, message)
     assert str(raised.value).startswith(f"--data {name}: ")
 
 
-@pytest.fixture
-def nothing_prepared(tmp_path, monkeypatch):
-    """An empty TFDS folder; no test of this file may ask the network."""
-    folder = tmp_path / "nothing"
-    folder.mkdir()
-    monkeypatch.setattr(tfds.core.constants, "DATA_DIR", str(folder))
-    monkeypatch.setattr(requests, "head", lambda *args, **options: pytest.fail("the network was asked"))
-    monkeypatch.setattr(tfds.core.DatasetBuilder, "download_and_prepare", lambda self: pytest.fail("TFDS was asked"))
-    yield folder
-    assert not list(folder.iterdir())
-
-
 @pytest.mark.parametrize("name", ["spoken_digit", "bccd", "imdb_reviews", "bair_robot_pushing_small"])
 def test_a_set_of_another_kind_is_refused_before_it_is_downloaded(nothing_prepared, name):
     with pytest.raises(BadInput, match=f"--data {name}: not an image-classification set"):
