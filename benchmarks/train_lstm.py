@@ -151,7 +151,8 @@ def train_zoo(turns, size):
     from recipes.common import devices
     from recipes.common.fit import EpochCounter
     from recipes.common.optimizers import FusedAdam
-    from recipes.common.recurrent import Recurrent, Windows, evaluation_rows
+    from recipes.common.recurrent import Recurrent
+    from recipes.common.windows import Windows, evaluation_rows
     from zoo import build_lstm_text_generator
 
     strategy = devices.strategy(1, size.batch_size)

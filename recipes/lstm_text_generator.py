@@ -32,7 +32,8 @@ def search_space(hp):
 
 def main(argv=None):
     parser = flags.parser(__doc__, FAMILY, epochs=12, batch_size=BATCH_SIZE, learning_rate=4e-3)
-    flags.add_text_flags(parser, sequence_length=128)
+    told = "tokens of a window: as far as the gradient goes back, while what is remembered goes on"
+    flags.add_text_flags(parser, sequence_length=128, told=told, tokens=("characters", "bytes", "words"))
     args = parser.parse_args(argv)
 
     from recipes.common.quiet import import_tensorflow
@@ -42,7 +43,8 @@ def main(argv=None):
     from recipes.common.finish_text import finish_text_generator
     from recipes.common.fit import cosine_schedule, fit
     from recipes.common.optimizers import FusedAdam
-    from recipes.common.recurrent import Recurrent, Windows, evaluation_rows
+    from recipes.common.recurrent import Recurrent
+    from recipes.common.windows import Windows, evaluation_rows
     from zoo import build_lstm_text_generator
     from zoo.models.lstm_text_generator import decoder
 

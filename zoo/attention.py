@@ -198,6 +198,8 @@ class TransformerBlock(layers.Layer):
         mask, x_mask, context_mask: See `Attention`.
     """
 
+    rematerialized = False  # See `rematerialize`: a matter of a training, and in no config.
+
     def __init__(
         self,
         num_heads,
@@ -270,8 +272,12 @@ class TransformerBlock(layers.Layer):
         self.outer.build((*x_shape[:-1], width))
 
     def call(self, x, context=None, mask=None, x_mask=None, context_mask=None, training=False):
-        mask = x_mask if mask is None else mask
+        masks = x_mask if mask is None else mask, context_mask
+        if training and self.rematerialized:
+            return self._compute_twice(x, context, *masks)
+        return self._compute(x, context, *masks, training)
 
+    def _compute(self, x, context, mask, context_mask, training):
         def attend(x):
             return self.attention(x, mask=mask, training=training)
 
@@ -282,6 +288,25 @@ class TransformerBlock(layers.Layer):
         if self.cross_attention is not None:
             x = self._add(x, self.cross_norm, attend_to_context, training)
         return self._add(x, self.feed_forward_norm, self._feed_forward, training)
+
+    def _compute_twice(self, x, context, mask, context_mask):
+        """Computes in training: once now, keeping nothing of what is inside, and once more for the gradients."""
+        # Weights and seeds are handed in: so gradients reach the weights in every backend, and the second time draws
+        # the dropout of the first.
+        variables, seeds = self.trainable_variables + self.non_trainable_variables, self.non_trainable_variables
+        given = [x] if context is None else [x, context]
+
+        def compute(*tensors):
+            x, context = (*tensors[: len(given)], None)[:2]
+            values = tensors[len(given) :]
+            with keras.StatelessScope(state_mapping=list(zip(variables, values, strict=True))) as scope:
+                x = self._compute(x, context, mask, context_mask, True)
+            return (x, *(scope.get_current_value(seed) for seed in seeds))
+
+        x, *after = keras.remat(compute)(*given, *(ops.convert_to_tensor(variable) for variable in variables))
+        for seed, value in zip(seeds, after, strict=True):
+            seed.assign(value)
+        return x
 
     def with_cache(self, x, cache, position, context=None):
         """Reads positions after those in a cache; see `Attention.with_cache`.
@@ -431,6 +456,16 @@ class SinusoidalPositions(layers.Layer):
 
     def get_config(self):
         return super().get_config() | {"scale": self.scale}
+
+
+def rematerialize(model: keras.Model) -> None:
+    """Has the blocks of a model save memory in training: each computes twice instead of keeping what is inside it.
+
+    Chen et al. 2016, https://arxiv.org/abs/1604.06174. It learns the same. Copies and saved models do not have this.
+    """
+    for layer in model.layers:
+        if isinstance(layer, TransformerBlock):
+            layer.rematerialized = True
 
 
 def activation_of(name):

@@ -17,7 +17,7 @@ import tensorflow as tf
 from zoo import checks, generation
 from zoo.checks import BadInput
 from zoo.generation import Decoder, Sampler
-from zoo.serving import export, plain_copy
+from zoo.serving import export, int8_copy, plain_copy
 
 MAX_NEW_TOKENS = 4096  # What a request may ask for, unless an export says otherwise.
 NEW_TOKENS, TEMPERATURE = 100, 0.8  # Where a request does not say.
@@ -59,6 +59,7 @@ def export_text_generator(
     decoder: Callable[[keras.Model], Decoder],
     examples: Sequence[str],
     max_new_tokens: int = MAX_NEW_TOKENS,
+    int8: bool = False,
     check: Callable[[Path], object] | None = None,
 ) -> Path:
     """Writes a text generator as `<export_dir>/<next version>/`, a SavedModel that takes prompts as they are.
@@ -74,11 +75,13 @@ def export_text_generator(
       depends on its own prompt and numbers alone. The token that stands for unknown ones is never generated.
     - `score`: `prompt`. Returns `log_probability` (B,) float32, in nats: the sum over a text's tokens but the first,
       each given those before it; `tokens` (B,) int32, how many those are, and `unknown` (B,) int32.
+    - `score_tokens`: the same of `tokens` (B, T) int32, the first `lengths` (B,) int32 of each row, without `unknown`.
     - `next`: `tokens` (B, T) int32, T at least 1, and `state`, what the model remembers of the text before them: zeros,
       or what the last call returned. Returns `logits` (B, V) float32 of the token after them, -1e30 where it must not
       come, and `state`. A state of several tensors has an input and an output for each.
     - `tokenize`: `prompt`. Returns `tokens` (B, T) int32, padded with 0, `lengths` (B,) int32, as the model reads them:
-      at least one token, also of an empty prompt; and `unknown` (B,) int32.
+      at least one token, also of an empty prompt; `unknown` (B,) int32; and `room` (B,) int32, for how many new tokens
+      the model has positions.
     - `detokenize`: `tokens` (B, T) int32, `lengths` (B,) int32. Returns `text` (B,) string, and `token_bytes` (B, T)
       string: what each token stands for, which may be a part of a character.
 
@@ -94,6 +97,7 @@ def export_text_generator(
         decoder: From a copy of `model` to how it is decoded.
         examples: Prompts, at least one; they become the warm-up requests.
         max_new_tokens: The most that a request may ask for.
+        int8: Whether matrices are exported as 8-bit integers; see `zoo.serving.int8_copy`.
         check: Called with the finished export before any server can see it; what it raises discards the export.
 
     Returns:
@@ -110,7 +114,7 @@ def export_text_generator(
             f"the tokenizer has {tokenizer.vocabulary_size} tokens, model {model.name!r} {model.output_shape[-1]}: "
             "export a model with the tokenizer that it was trained with."
         )
-    plain = _on_any_device(plain_copy(model))
+    plain = _on_any_device(int8_copy(model) if int8 else plain_copy(model))
     served = _Signatures(tokenizer, decoder(plain), max_new_tokens)
     prompts = np.array([str(example).encode() for example in examples], object)
     usual = {"max_new_tokens": np.int32(min(WARMUP_TOKENS, max_new_tokens))}
@@ -166,13 +170,19 @@ class ServedTextGenerator:
 
         Args:
             prompt: May be empty.
-            max_new_tokens: At most so many, without a ceiling.
+            max_new_tokens: At most so many, up to `room`.
             sampler: How tokens are chosen; by default as `serving_default` does.
 
         Raises:
-            ValueError: If a number is out of its range or the prompt is no text.
+            ValueError: If a number is out of its range, the model has not so many positions, or the prompt is no text.
         """
-        prompt_tokens = self._read(prompt)["tokens"][0].numpy().tolist()
+        read = self._read(prompt)
+        prompt_tokens, most = read["tokens"][0].numpy().tolist(), int(read["room"][0])
+        if max_new_tokens > most:
+            raise BadInput(
+                f"max_new_tokens={max_new_tokens}: the prompt has {len(prompt_tokens)} tokens, and the model has "
+                f"positions for {most} more. Ask for at most that many, or shorten the prompt."
+            )
         room = len(prompt_tokens) + max_new_tokens
         state = {
             name: tf.zeros((1, *(room if size is None else size for size in spec.shape[1:])), spec.dtype)
@@ -195,6 +205,10 @@ class ServedTextGenerator:
     def unknown(self, prompt: str) -> int:
         """Returns how many tokens of a prompt the vocabulary lacks; raises `BadInput` if it is no text."""
         return int(self._read(prompt)["unknown"][0])
+
+    def room(self, prompt: str) -> int:
+        """Returns for how many new tokens after a prompt the model has positions; see `unknown` for errors."""
+        return int(self._read(prompt)["room"][0])
 
     def _read(self, prompt):
         try:
@@ -219,12 +233,14 @@ class _Signatures:
         """Returns name -> concrete function."""
         prompt = {"prompt": tf.TensorSpec((None,), tf.string)}
         tokens = {"tokens": tf.TensorSpec((None, None), tf.int32)}
+        lengths = {"lengths": tf.TensorSpec((None,), tf.int32)}
         inputs = {
             "generate": prompt | {name: tf.TensorSpec(None, number.dtype) for name, number in self.numbers.items()},
             "score": prompt,
+            "score_tokens": tokens | lengths,
             "next": tokens | self.state,
             "tokenize": prompt,
-            "detokenize": tokens | {"lengths": tf.TensorSpec((None,), tf.int32)},
+            "detokenize": tokens | lengths,
         }
         traced = {
             name: tf.function(getattr(self, name), autograph=False).get_concrete_function(**specs)
@@ -238,15 +254,21 @@ class _Signatures:
         tokens, lengths, unknown = self.read(prompt)
         new_tokens = numbers.pop("max_new_tokens")
         room = self.room(lengths + new_tokens)
+        # What all prompts have is read at once; the loop reads what longer ones have beyond.
+        start = tf.reduce_min(tf.pad(lengths, [[0, 1]], constant_values=tokens.dtype.max)) - 1
+        start = tf.where(rows > 0, start, 0)
+        no_text = self.decoder.no_text(rows, room)
+        _, state = self.in_windows(tokens[:, :start], no_text, (), lambda kept, logits, position: ())
         off = [numbers[name] == NUMBERS[name].default for name in ("top_k", "top_p", "min_p", "repetition_penalty")]
         draw = functools.partial(
             generation.generate,
             generation.forbid(self.decoder.step, self.tokenizer.unknown),
-            self.decoder.no_text(rows, room),
+            state,
             tokens,
             lengths,
             max_new_tokens=self.max_new_tokens,
             new_tokens=new_tokens,
+            start=start,
         )
         # The same tokens either way: filters that are off in all rows need no sorting at every step.
         written, ends = tf.cond(
@@ -266,7 +288,15 @@ class _Signatures:
 
     def score(self, prompt):
         tokens, lengths, unknown = self.read(prompt)
-        given, following = tokens[:, :-1], tokens[:, 1:]
+        return self.log_probability(tokens, lengths) | {"unknown": unknown}
+
+    def score_tokens(self, tokens, lengths):
+        return self.log_probability(self.in_vocabulary(tokens), self.of_columns(lengths, tokens))
+
+    def log_probability(self, tokens, lengths):
+        rows = tf.shape(tokens)[0]
+        room = tf.maximum(self.room(lengths - 1), 0)  # The last token is not read, so it needs no position.
+        given, following = tokens[:, :room], tokens[:, 1 : room + 1]
 
         def add(total, logits, position):
             targets = following[:, position : position + WINDOW]
@@ -275,10 +305,9 @@ class _Signatures:
             # In float64: a sum over a book in float32 would lose its last digits.
             return total - tf.reduce_sum(tf.where(counted, tf.cast(losses, tf.float64), 0), axis=1)
 
-        rows = tf.size(prompt)
-        state = self.decoder.no_text(rows, self.room(lengths))
+        state = self.decoder.no_text(rows, room)
         total, _ = self.in_windows(given, state, tf.zeros(rows, tf.float64), add)
-        return {"log_probability": tf.cast(total, tf.float32), "tokens": lengths - 1, "unknown": unknown}
+        return {"log_probability": tf.cast(total, tf.float32), "tokens": tf.maximum(lengths - 1, 0)}
 
     def next(self, tokens, **state):
         rows, length = tf.unstack(tf.shape(tokens))
@@ -299,13 +328,12 @@ class _Signatures:
 
     def tokenize(self, prompt):
         tokens, lengths, unknown = self.read(prompt)
-        return {"tokens": tokens, "lengths": lengths, "unknown": unknown}
+        most = tf.int32.max if self.decoder.max_sequence_length is None else self.decoder.max_sequence_length
+        room = tf.maximum(most - lengths, 0)
+        return {"tokens": tokens, "lengths": lengths, "unknown": unknown, "room": room}
 
     def detokenize(self, tokens, lengths):
-        lengths = _in_range(
-            "lengths", _with_rows("lengths", lengths, tf.shape(tokens)[0]), 0, tf.shape(tokens)[1], LENGTHS
-        )
-        tokens = self.in_vocabulary(tokens)
+        tokens, lengths = self.in_vocabulary(tokens), self.of_columns(lengths, tokens)
         spelled = tf.gather(tf.constant(self.tokenizer.vocabulary), tokens)
         return {"text": self.tokenizer.detokenize(tokens, lengths), "token_bytes": spelled}
 
@@ -341,12 +369,17 @@ class _Signatures:
         )
         return kept, state
 
+    def of_columns(self, lengths, tokens):
+        """Returns lengths (B,) of tokens (B, T); it fails where they are not."""
+        rows, columns = tf.unstack(tf.shape(tokens))
+        return _in_range("lengths", _with_rows("lengths", lengths, rows), 0, columns, LENGTHS)
+
     def room(self, lengths):
         """Returns the most positions of a row; it fails where there are more than the model has."""
         longest, most = tf.reduce_max(tf.pad(lengths, [[0, 1]])), self.decoder.max_sequence_length
         if most is None:
             return longest
-        text = "{} tokens in one row, prompt and new ones together: this model has positions for " + str(most)
+        text = "{} positions are needed, for prompt and new tokens together: this model has " + str(most)
         return _checked(longest, longest <= most, lambda: tf.strings.format(text, longest))
 
     def in_vocabulary(self, tokens):

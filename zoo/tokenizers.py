@@ -109,11 +109,11 @@ class Tokenizer:
         return _spelling(self, text)
 
     @classmethod
-    def pieces(cls, text: str | bytes) -> Iterator[bytes]:
-        """Yields a text in pieces of about `PIECE_BYTES`, cut between tokens; see `encode`."""
+    def pieces(cls, text: str | bytes, size: int = PIECE_BYTES) -> Iterator[bytes]:
+        """Yields a text in pieces of `size` bytes or a little more, cut between tokens; see `encode`."""
         contents, begin = contents_of(text, cls.needs_utf8), 0
         while begin < len(contents):
-            end = cls.boundary(contents, begin + PIECE_BYTES)
+            end = cls.boundary(contents, begin + size)
             yield contents[begin:end]
             begin = end
 

@@ -75,6 +75,7 @@ def load(
     sequence_length: int,
     limit: int | None = None,
     quick: bool = False,
+    tokenizer: Tokenizer | None = None,
 ) -> Corpus:
     """Loads a text in three splits that share no part of it, as tokens.
 
@@ -94,6 +95,7 @@ def load(
         sequence_length: Tokens of a window; each split has one more at least, since each token's target is the next.
         limit: Training windows at most.
         quick: Whether a few windows of the two other splits will do (a dry run).
+        tokenizer: One that is there already, such as a published model's; its kind is `kind`. None: it is trained.
 
     Raises:
         ValueError: If there is no such text, it cannot be read or fetched, is no text, or is too short or too long.
@@ -103,10 +105,11 @@ def load(
     if limit is not None:
         checks.positive_int("limit", limit)
     shown, texts = _texts(name, kind)
-    try:
-        tokenizer = tokenizers.train(kind, texts[0], vocabulary_size=vocabulary_size)
-    except BadInput as error:
-        raise BadInput(f"--data {name}: {error}") from None
+    if tokenizer is None:
+        try:
+            tokenizer = tokenizers.train(kind, texts[0], vocabulary_size=vocabulary_size)
+        except BadInput as error:
+            raise BadInput(f"--data {name}: {error}") from None
     ids = [_ids(tokenizer, text) for text in texts]
     _check_length(name, ids, sequence_length)
     few = QUICK_WINDOWS if quick else None

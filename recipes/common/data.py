@@ -29,6 +29,8 @@ class Split:
         examples: Dataset of single (inputs, label) pairs, or of what `decode` makes such of, in a fixed order, or None.
         decode: From a batch of `examples` to (inputs, labels); None where they are such pairs already.
         class_weights: Weight of an example by its label, an integer, as in (1.0, 2.5); None weighs all alike.
+        ignored_label: Where an example has a label at each of its positions: the one of positions that do not count,
+            such as padding. Weights are then (B, T), 0 at those positions. None: each label counts.
     """
 
     size: int
@@ -36,6 +38,7 @@ class Split:
     examples: tf.data.Dataset | None = None
     decode: Callable[[tf.Tensor], tuple[object, tf.Tensor]] | None = None
     class_weights: tuple[float, ...] | None = None
+    ignored_label: int | None = None
 
     @classmethod
     def in_memory(cls, inputs: Inputs, labels: np.ndarray, **options) -> "Split":
@@ -45,7 +48,7 @@ class Split:
         """Returns the first `count` examples (all, if there are fewer)."""
         if self.arrays is not None:
             taken = tf.nest.map_structure(lambda array: array[:count], self.arrays)
-            return Split.in_memory(*taken, class_weights=self.class_weights)
+            return dataclasses.replace(self, size=len(taken[1]), arrays=taken)
         return dataclasses.replace(self, size=min(count, self.size), examples=self.examples.take(count))
 
     def steps(self, batch_size: int) -> int:
@@ -113,7 +116,13 @@ class Split:
         return batches.apply(tf.data.experimental.assert_cardinality(steps - first_step))
 
     def _weigher(self):
-        """Returns a function of a batch (inputs, labels, weights) that multiplies its weights by the classes'."""
+        """Returns a function of a batch (inputs, labels, weights) that multiplies its weights by its labels'."""
+        if self.ignored_label is not None:
+            return lambda inputs, labels, weights: (
+                inputs,
+                labels,
+                weights[..., tf.newaxis] * tf.cast(labels != self.ignored_label, tf.float32),
+            )
         if self.class_weights is None:
             return lambda *batch: batch
         class_weights = tf.constant(self.class_weights, tf.float32)

@@ -1,5 +1,6 @@
 """The end of a recipe for text: score the held-out text, export, prove that the export scores the same, report."""
 
+import functools
 import json
 import math
 from collections.abc import Callable, Iterable
@@ -11,15 +12,18 @@ import tensorflow as tf
 from recipes.common import report, served
 from recipes.common.checkpoint import write_atomically
 from recipes.common.corpora import Corpus
-from recipes.common.recurrent import Windows
+from recipes.common.flags import Failed
 from recipes.common.runs import Run
+from recipes.common.windows import Windows
 from zoo.generation import Decoder, Sampler
-from zoo.serving import plain_copy
-from zoo.serving_text import ServedTextGenerator, export_text_generator
+from zoo.serving import int8_copy, plain_copy
+from zoo.serving_text import MAX_PROMPT_TOKENS, ServedTextGenerator, export_text_generator
 
 ROUNDING = 1e-4  # Nats per token: other kernels add up in another order.
 SAMPLE_TEMPERATURES, SAMPLE_TOKENS = (0.5, 0.8, 1.0), 300
 EXAMPLES = ("The ", "")
+ROWS_AT_ONCE = 64  # That the export scores in a request.
+TOKENIZED_BYTES = MAX_PROMPT_TOKENS // 2  # Of a request: a token is a byte or more.
 
 
 def finish_text_generator(
@@ -49,14 +53,17 @@ def finish_text_generator(
     Raises:
         Failed: If the served model does not score what the trained one does; nothing is exported then.
     """
-    rows, spelling = test.rows(), corpus.tokenizer.vocabulary
-    texts = [b"".join(spelling[token] for token in row) for row in rows]
+    rows = test.rows()
     predicted = corpus.test_text[len(corpus.tokenizer.head(corpus.test_text, 1)) :]
+    int8 = getattr(run.args, "int8", False)
     with tf.device("CPU:0"):  # Where exports are proved; a GPU rounds differently.
-        expected = log_probabilities(decoder(plain_copy(model)), test)
-    scores = text_scores(expected, rows, predicted)
+        found = test.log_probabilities(decoder(plain_copy(model)))
+        expected = test.log_probabilities(decoder(int8_copy(model))) if int8 else found
+    scores, exported_scores = (text_scores(each, rows, predicted) for each in (found, expected))
     unknown = corpus.describe()["unknown"]["test"]
     print(f"\nTest text: {told(scores)}{f', {unknown:.1%} of the tokens unknown' if unknown else ''}.\n")
+    if int8:
+        print(f"With 8-bit weights: {told(exported_scores)}.\n")
     report.plot_history(run, training["history"])
     served_scores: dict = {}
 
@@ -64,15 +71,16 @@ def finish_text_generator(
         served_scores.update(
             served.check(
                 folder,
-                [{"prompt": np.array(texts, object)}],
-                signature="score",
+                _requests(rows),
+                signature="score_tokens",
                 output="log_probability",
                 expected=expected,
                 score=lambda answers: text_scores(answers["log_probability"], rows, predicted),
-                trained=scores,
+                trained=exported_scores,
                 headline="nats_per_token",
                 headline_tolerance=ROUNDING,
                 tolerance=ROUNDING * max(map(len, rows)),
+                before=functools.partial(check_tokens, corpus),
             )
         )
 
@@ -82,12 +90,14 @@ def finish_text_generator(
         run.args.export_dir,
         decoder=decoder,
         examples=EXAMPLES,
+        int8=int8,
         check=check,
     )
     generator = ServedTextGenerator(version)
+    length = min(SAMPLE_TOKENS, generator.room(""))
     samples = {
         f"temperature {temperature}": "".join(
-            generator.stream("", max_new_tokens=SAMPLE_TOKENS, sampler=Sampler(temperature, seed=run.args.seed))
+            generator.stream("", max_new_tokens=length, sampler=Sampler(temperature, seed=run.args.seed))
         )
         for temperature in SAMPLE_TEMPERATURES
     }
@@ -98,6 +108,7 @@ def finish_text_generator(
         "tokens": f"{corpus.tokenizer.kind}, {corpus.tokenizer.vocabulary_size} different ones",
         "parameters": model.count_params(),
         "devices": run.facts["devices"],
+        "weights of the export": "8-bit integers, with a float scale for each column" if int8 else "float32",
         "export": str(version),
     }
     parts = {"trained": scores, "served": served_scores, "training": training, "tuning": tuning, "samples": samples}
@@ -106,15 +117,26 @@ def finish_text_generator(
     return scores
 
 
-def log_probabilities(decoder: Decoder, windows: Windows) -> np.ndarray:
-    """Returns the log-probability (R,) float64, in nats, of each of the rows of a text."""
-    read = tf.function(decoder.read, autograph=False)
-    total, state = 0.0, decoder.no_text(windows.evaluation_rows, max(map(len, windows.rows())))
-    for inputs, targets, weights in windows.batches():
-        logits, state = read(inputs["tokens"], state)
-        losses = tf.nn.sparse_softmax_cross_entropy_with_logits(targets, logits)
-        total -= tf.reduce_sum(tf.cast(weights * losses, tf.float64), axis=1)
-    return total.numpy()[: len(windows.rows())]
+def _requests(rows):
+    """Yields tokens, padded with 0, and lengths of some rows at a time."""
+    for begin in range(0, len(rows), ROWS_AT_ONCE):
+        some = rows[begin : begin + ROWS_AT_ONCE]
+        lengths = np.array([len(row) for row in some], np.int32)
+        tokens = np.zeros((len(some), lengths.max()), np.int32)
+        for place, row in enumerate(some):
+            tokens[place, : len(row)] = row
+        yield {"tokens": tokens, "lengths": lengths}
+
+
+def check_tokens(corpus: Corpus, ask: served.Ask) -> None:
+    """Asks an export for the tokens of the test text; raises `Failed` if they are not those that are scored."""
+    pieces = [
+        piece for piece in corpus.tokenizer.pieces(corpus.test_text, TOKENIZED_BYTES) if len(piece) <= MAX_PROMPT_TOKENS
+    ]
+    for piece in pieces:  # Longer ones, without any space, a server would refuse.
+        tokens = ask("tokenize", {"prompt": np.array([piece], object)})["tokens"][0]
+        if not np.array_equal(tokens, corpus.tokenizer.encode(piece)):
+            raise Failed(f"the served tokens of {piece[:40]!r} are not those of training. Nothing was exported.")
 
 
 def text_scores(log_probabilities: np.ndarray, rows: Iterable[np.ndarray], text: bytes) -> dict:

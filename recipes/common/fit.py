@@ -20,6 +20,7 @@ from recipes.common.data import Split
 from recipes.common.flags import Failed, Interrupted
 from recipes.common.parallel import DataParallel
 from recipes.common.runs import Run
+from zoo import checks
 
 WARMUP_SHARE, SCALED_WARMUP_EPOCHS = 0.05, 5  # Goyal et al. 2017 warm a scaled rate up for 5 epochs.
 
@@ -40,6 +41,33 @@ def cosine_schedule(args, peak: float, epochs: int, steps_per_epoch: int, *, ref
     if not warmup:
         return keras.optimizers.schedules.CosineDecay(peak, total)
     return keras.optimizers.schedules.CosineDecay(0.0, total - warmup, warmup_target=peak, warmup_steps=warmup)
+
+
+def inverse_square_root_schedule(args, peak: float, warmup_steps: int, *, reference_batch_size: int):
+    """Returns the learning rate of each step: linear warm-up to `peak`, then falling as 1 / sqrt(step).
+
+    With `peak` = (hidden_dim * warmup_steps) ** -0.5 it is that of "Attention Is All You Need", section 5.3
+    (https://arxiv.org/abs/1706.03762). `--scale-learning-rate` multiplies `peak` as in `cosine_schedule`.
+    """
+    if args.scale_learning_rate:
+        peak *= args.batch_size / reference_batch_size
+    return InverseSquareRoot(peak, warmup_steps)
+
+
+@keras.saving.register_keras_serializable(package="zoo")
+class InverseSquareRoot(keras.optimizers.schedules.LearningRateSchedule):
+    """See `inverse_square_root_schedule`."""
+
+    def __init__(self, peak: float, warmup_steps: int):
+        self.peak = checks.positive_number("peak", peak)
+        self.warmup_steps = checks.positive_int("warmup_steps", warmup_steps)
+
+    def __call__(self, step):
+        step = tf.cast(step, tf.float32) + 1.0  # The first step learns, too.
+        return self.peak * tf.minimum(step / self.warmup_steps, tf.sqrt(self.warmup_steps / step))
+
+    def get_config(self):
+        return {"peak": self.peak, "warmup_steps": self.warmup_steps}
 
 
 def fit(

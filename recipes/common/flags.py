@@ -6,7 +6,7 @@ import math
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from zoo.checks import BadInput
 
@@ -172,8 +172,15 @@ def add_two_class_flags(flags: argparse.ArgumentParser) -> None:
     )
 
 
-def add_text_flags(flags: argparse.ArgumentParser, *, sequence_length: int) -> None:
-    """Adds what the recipes that generate text share; `sequence_length` is the default of `--sequence-length`."""
+def add_text_flags(flags: argparse.ArgumentParser, *, sequence_length: int, told: str, tokens: Sequence[str]) -> None:
+    """Adds what the recipes that generate text share.
+
+    Args:
+        flags: The recipe's.
+        sequence_length: The default of `--sequence-length`,
+        told: and what it means.
+        tokens: The kinds of tokens that there are, the default first.
+    """
     flags.add_argument(
         "--data",
         default="pydoc",
@@ -182,27 +189,26 @@ def add_text_flags(flags: argparse.ArgumentParser, *, sequence_length: int) -> N
         "set with a text feature: tiny_shakespeare, ...",
     )
     flags.add_argument(
-        "--tokens",
-        choices=("characters", "bytes", "words"),
-        default="characters",
-        help="what the model reads and writes, one after the other",
+        "--tokens", choices=tokens, default=tokens[0], help="what the model reads and writes, one after the other"
     )
+    sized = {"words": "10000 words", "subwords": "8000 subwords"}
     flags.add_argument(
         "--vocabulary-size",
         type=positive_int,
         metavar="N",
-        help="most frequent words that are told apart, of --tokens words (default: 10000)",
+        help="most frequent tokens that are told apart, of --tokens "
+        f"{' and '.join(kind for kind in sized if kind in tokens)} "
+        f"(default: {', '.join(size for kind, size in sized.items() if kind in tokens)})",
     )
-    flags.add_argument(
-        "--sequence-length",
-        type=positive_int,
-        default=sequence_length,
-        metavar="N",
-        help="tokens of a window: as far as the gradient goes back, while what is remembered goes on",
-    )
+    flags.add_argument("--sequence-length", type=positive_int, default=sequence_length, metavar="N", help=told)
     group = flags.add_argument_group("generation, by the newest export in --export-dir; nothing is trained")
     group.add_argument("--generate", metavar="PROMPT", help="go on with this text and end (default: off, train)")
-    group.add_argument("--length", type=positive_int, default=400, metavar="N", help="new tokens")
+    group.add_argument(
+        "--length",
+        type=positive_int,
+        metavar="N",
+        help="new tokens (default: 400, or as many as the model has positions for)",
+    )
     group.add_argument(
         "--temperature", type=non_negative_float, default=0.8, metavar="X", help="0 takes the likeliest token always"
     )
@@ -224,6 +230,29 @@ def add_text_flags(flags: argparse.ArgumentParser, *, sequence_length: int) -> N
     group.add_argument(
         "--repetition-penalty", type=positive_float, default=1.0, metavar="X", help="above 1: tokens seen become rarer"
     )
+
+
+def add_transformer_flags(flags: argparse.ArgumentParser) -> None:
+    """Adds what the recipes of Transformers share: where they start from, and what saves memory."""
+    flags.add_argument(
+        "--from",
+        metavar="SOURCE",
+        help="a published checkpoint to start from, weights and tokenizer: a folder or a name on the Hugging Face hub "
+        "(default: none, start at random)",
+    )
+    flags.add_argument(
+        "--accumulation-steps",
+        type=positive_int,
+        default=1,
+        metavar="N",
+        help="micro-batches that each replica's rows are split into, to save memory",
+    )
+    flags.add_argument(
+        "--rematerialize",
+        action="store_true",
+        help="compute the blocks a second time for the gradients instead of keeping what is in them, to save memory",
+    )
+    flags.add_argument("--int8", action="store_true", help="export 8-bit weights; the report says what that costs")
 
 
 def positive_int(text: str) -> int:

@@ -13,6 +13,7 @@ from zoo.checks import BadInput
 from zoo.generation import Decoder, Sampler
 from zoo.serving import latest_version
 
+LENGTH = 400  # New tokens at the command line, unless it says otherwise or there is less room.
 SAMPLE_TOKENS, SAMPLE_TEMPERATURE = 200, 0.8
 
 
@@ -82,7 +83,8 @@ def from_newest_export(args) -> str:
     # What the command line has that is no UTF-8 cannot be printed as it is.
     text = args.generate.encode(errors="surrogateescape").decode(errors="replace")
     print(text, end="", flush=True)
-    for piece in served.stream(args.generate, max_new_tokens=args.length, sampler=sampler):
+    length = args.length or max(1, min(LENGTH, served.room(args.generate)))
+    for piece in served.stream(args.generate, max_new_tokens=length, sampler=sampler):
         print(piece, end="", flush=True)
         text += piece
     print()

@@ -130,12 +130,27 @@ class OnCores(DataParallel):
     Args:
         model: See `DataParallel`. It has no penalties, and no other state than weights and the seeds of dropout.
         batch_size: Rows of every batch, over all replicas.
-        global_clipnorm: See `DataParallel`.
+        global_clipnorm, accumulation_steps: See `DataParallel`; the micro-batches are those of the rows of a core.
+
+    Raises:
+        ValueError: If a replica's rows are not to be split into so many micro-batches.
     """
 
-    def __init__(self, model: keras.Model, batch_size: int, *, global_clipnorm: float | None = None):
-        super().__init__(model, global_clipnorm=global_clipnorm)
+    def __init__(
+        self,
+        model: keras.Model,
+        batch_size: int,
+        *,
+        global_clipnorm: float | None = None,
+        accumulation_steps: int = 1,
+    ):
+        super().__init__(model, global_clipnorm=global_clipnorm, accumulation_steps=accumulation_steps)
         self.network, self.batch_size = model, batch_size
+        if batch_size // _num_replicas() % accumulation_steps:
+            raise BadInput(
+                f"accumulation_steps={accumulation_steps}: it must divide the {batch_size // _num_replicas()} rows of "
+                "each batch that a replica has."
+            )
         self._learn = tf.function(self._loss_and_gradients, jit_compile=True, autograph=False)
 
     def train_step(self, data):
@@ -146,9 +161,16 @@ class OnCores(DataParallel):
         weights, values = (
             [tf.convert_to_tensor(variable.value) for variable in group] for group in (variables, others)
         )
-        shares = layers.core_shares(self.batch_size // _num_replicas())
-        parts = _split((self.network_inputs(x), y, sample_weight), shares)
-        learned = [self._learn(*part, weights, _apart(others, values, share)) for share, part in enumerate(parts)]
+        rows = self.batch_size // _num_replicas() // self.accumulation_steps
+        at_once = layers.core_shares(rows)
+        parts = _split((self.network_inputs(x), y, sample_weight), at_once * self.accumulation_steps)
+        learned: list = []
+        for share, part in enumerate(parts):
+            # A micro-batch begins when the one before is done: its memory is free then.
+            before = [learned[share - at_once][0]] if share >= at_once else []
+            with tf.control_dependencies(before):
+                part = tf.nest.map_structure(lambda tensor: None if tensor is None else tf.identity(tensor), part)
+            learned.append(self._learn(*part, weights, _apart(others, values, share)))
         losses, counts, gradients, values, states = zip(*learned, strict=True)
         for variable, value in zip(others, values[0], strict=True):
             variable.assign(value)

@@ -1,25 +1,87 @@
 """The proof that an export is what was trained: a fresh process that has only TensorFlow scores the same test data."""
 
+import contextlib
 import json
 import os
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 
 from recipes.common.flags import Failed
-from recipes.common.served_process import receive, send
+from recipes.common.served_process import SIGNATURE, receive, send
 
 SERVER = Path(__file__).with_name("served_process.py")
 TOLERANCE = 1e-3  # Of a probability: other batch sizes and kernels round differently; a wrong weight shows far more.
 
 
+Ask = Callable[[str, Mapping[str, np.ndarray]], dict[str, np.ndarray]]
+
+
+@contextlib.contextmanager
+def process(version: Path) -> Iterator[tuple[Ask, dict]]:
+    """Starts a process without Keras and zoo that serves an export, and ends it.
+
+    Args:
+        version: The export's version folder.
+
+    Yields:
+        A function that sends inputs (name -> array) to a signature and returns its outputs, and what the process says
+        of itself: `tensorflow` (its version), `keras_loaded` and `zoo_loaded` (both false).
+
+    Raises:
+        Failed: If the export cannot be loaded or asked.
+    """
+    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1"}
+    # -I keeps the current folder and PYTHONPATH out, so that the process cannot even find this checkout's zoo.
+    command = [sys.executable, "-I", str(SERVER), str(version)]
+    with (
+        tempfile.TemporaryFile() as printed,  # Not a pipe: it could fill up and halt the process.
+        subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=printed, env=environment
+        ) as server,
+    ):
+
+        @contextlib.contextmanager
+        def failing_as_told():
+            try:
+                yield
+            except (OSError, EOFError, TypeError, ValueError):
+                server.kill()
+                printed.seek(0)
+                said = printed.read().decode(errors="replace").strip().splitlines()
+                raise Failed(f"the export {version} cannot be served: {said[-1] if said else 'no answer'}") from None
+
+        def ask(signature, inputs):
+            with failing_as_told():
+                send(server.stdin, {SIGNATURE: np.array(signature), **inputs})
+                answer = receive(server.stdout)
+                if answer is None:
+                    raise EOFError
+                return answer
+
+        try:
+            with failing_as_told():
+                facts = json.loads(server.stdout.readline() or b"null")
+                if facts is None:
+                    raise EOFError
+            yield ask, facts
+            server.stdin.close()
+        except BaseException:
+            server.kill()
+            raise
+
+
 def answers(
-    version: Path, requests: Iterable[Mapping[str, np.ndarray]], *, signature: str = "serving_default"
+    version: Path,
+    requests: Iterable[Mapping[str, np.ndarray]],
+    *,
+    signature: str = "serving_default",
+    before: Callable[[Ask], object] | None = None,
 ) -> tuple[dict[str, np.ndarray], dict]:
     """Sends requests to a signature of the export in a process without Keras and zoo.
 
@@ -27,42 +89,23 @@ def answers(
         version: The export's version folder.
         requests: Input name -> array with the examples along its first axis, each: what a client would send.
         signature: Which one.
+        before: Called before the requests with the function that asks any signature; what it raises ends all.
 
     Returns:
-        Its answers, output name -> array over all requests, and what it says of itself: `tensorflow` (its version),
-        `keras_loaded` and `zoo_loaded` (both false) and `examples_per_second`.
+        Its answers, output name -> array over all requests, and what `process` says of itself, with
+        `examples_per_second`.
 
     Raises:
         Failed: If the export cannot be loaded or asked.
     """
-    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1"}
-    # -I keeps the current folder and PYTHONPATH out, so that the process cannot even find this checkout's zoo.
-    command = [sys.executable, "-I", str(SERVER), str(version), signature]
-    answered = []
-    with (
-        tempfile.TemporaryFile() as printed,  # Not a pipe: it could fill up and halt the process.
-        subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=printed, env=environment
-        ) as process,
-    ):
-        try:
-            facts = json.loads(process.stdout.readline() or b"null")
-            began = time.monotonic()
-            for inputs in requests:
-                send(process.stdin, inputs)
-                answer = receive(process.stdout)
-                if answer is None:
-                    raise EOFError
-                answered.append(answer)
-            seconds = time.monotonic() - began
-            joined = {name: np.concatenate([answer[name] for answer in answered]) for name in answered[0]}
-            facts["examples_per_second"] = round(len(next(iter(joined.values()))) / seconds, 1)
-            process.stdin.close()
-        except (OSError, EOFError, TypeError, ValueError):
-            process.kill()
-            printed.seek(0)
-            said = printed.read().decode(errors="replace").strip().splitlines()
-            raise Failed(f"the export {version} cannot be served: {said[-1] if said else 'no answer'}") from None
+    with process(version) as (ask, facts):
+        if before is not None:
+            before(ask)
+        began = time.monotonic()
+        answered = [ask(signature, inputs) for inputs in requests]
+        seconds = time.monotonic() - began
+    joined = {name: np.concatenate([answer[name] for answer in answered]) for name in answered[0]}
+    facts["examples_per_second"] = round(len(next(iter(joined.values()))) / seconds, 1)
     return joined, facts
 
 
@@ -78,6 +121,7 @@ def check(
     headline_tolerance: float = 0.0,
     signature: str = "serving_default",
     tolerance: float = TOLERANCE,
+    before: Callable[[Ask], object] | None = None,
 ) -> dict:
     """Returns the scores of the served model, once it is sure that they are the trained one's.
 
@@ -92,11 +136,12 @@ def check(
         headline_tolerance: up to this difference.
         signature: Which one to ask.
         tolerance: Largest difference of an answer.
+        before: See `answers`.
 
     Raises:
         Failed: If the headline or any answer differs, or the export cannot be served.
     """
-    answered, facts = answers(version, requests, signature=signature)
+    answered, facts = answers(version, requests, signature=signature, before=before)
     served = score(answered) | facts
     difference = float(np.abs(expected - answered[output]).max())
     name = headline.replace("_", " ")

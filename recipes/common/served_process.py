@@ -10,6 +10,8 @@ import sys
 
 import numpy as np
 
+SIGNATURE = ""  # Under this name, which no input has, a request says which signature is meant.
+
 
 def send(pipe, arrays):
     """Writes arrays (name -> array) to a binary pipe."""
@@ -56,14 +58,14 @@ def main():
     import tensorflow as tf
 
     requests, answers = sys.stdin.buffer, sys.stdout.buffer
-    loaded = tf.saved_model.load(sys.argv[1])  # Kept: the signature does not keep its variables alive.
-    serve = loaded.signatures[sys.argv[2]]
+    loaded = tf.saved_model.load(sys.argv[1])  # Kept: a signature does not keep its variables alive.
     modules = {name.split(".")[0] for name, module in sys.modules.items() if module is not None}
     facts = {"tensorflow": tf.__version__, "keras_loaded": "keras" in modules, "zoo_loaded": "zoo" in modules}
     answers.write(json.dumps(facts).encode() + b"\n")
     answers.flush()
     while (inputs := receive(requests)) is not None:
-        outputs = serve(**{name: tf.constant(array) for name, array in inputs.items()})
+        signature = loaded.signatures[inputs.pop(SIGNATURE).item().decode()]
+        outputs = signature(**{name: tf.constant(array) for name, array in inputs.items()})
         send(answers, {name: tensor.numpy() for name, tensor in outputs.items()})
 
 

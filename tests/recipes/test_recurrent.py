@@ -14,7 +14,8 @@ from recipes.common import devices, runs
 from recipes.common.fit import EpochCounter, fit
 from recipes.common.flags import Interrupted
 from recipes.common.parallel import DataParallel
-from recipes.common.recurrent import PARTS, Recurrent, Windows, evaluation_rows
+from recipes.common.recurrent import Recurrent
+from recipes.common.windows import PARTS, Windows, evaluation_rows
 from tests.recipes.test_fit import StopAt, arguments
 from zoo import build_lstm_text_generator, layers
 from zoo.checks import BadInput

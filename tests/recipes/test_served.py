@@ -141,7 +141,7 @@ def test_a_process_that_fails(case, tmp_path, monkeypatch):
 
 def checked(monkeypatch, answers, **options):
     monkeypatch.setattr(
-        served, "answers", lambda version, requests, signature: ({"value": np.array(answers)}, {"keras_loaded": False})
+        served, "answers", lambda version, requests, **options: ({"value": np.array(answers)}, {"keras_loaded": False})
     )
     arguments = {
         "output": "value",

@@ -7,16 +7,19 @@ import random
 import re
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from recipes.common import corpora
-from recipes.common.finish_text import log_probabilities, text_scores
-from recipes.common.recurrent import Recurrent, Windows
-from zoo import build_lstm_text_generator
+from recipes.common.finish_text import text_scores
+from recipes.common.parallel import OnCores
+from recipes.common.recurrent import Recurrent
+from recipes.common.windows import SeparateWindows, Windows
+from zoo import build_gpt, build_lstm_text_generator
 from zoo.checks import BadInput
-from zoo.models.lstm_text_generator import decoder
+from zoo.models import gpt, lstm_text_generator
 
 ROOT = Path(__file__).parents[2]
 RECIPE = "lstm_text_generator"
@@ -151,6 +154,7 @@ def test_generation_without_an_export_says_what_to_run(tmp_path):
         (["--top-k", "-1"], "0 to"),
         (["--repetition-penalty", "0"], "above 0"),
         (["--tokens", "letters"], "characters"),
+        (["--tokens", "subwords"], "words"),
     ],
 )
 def test_bad_flags(flags, told, tmp_path):
@@ -182,15 +186,28 @@ def test_a_text_too_short_for_a_batch(tmp_path, novel):
         run(*small(tmp_path, novel, "--batch-size", 5000))
 
 
-def test_log_probabilities_are_those_of_the_evaluation(novel):
-    corpus = corpora.load(str(novel), sequence_length=16)
-    test = Windows(corpus.test, 16)
-    model = Recurrent(build_lstm_text_generator(corpus.tokenizer.vocabulary_size, units=(8, 8)), 4, 16)
+def generator(size):
+    model = Recurrent(build_lstm_text_generator(size, units=(8, 8)), 4, 16)
     model.compile()
-    found = log_probabilities(decoder(model.model), test)
+    return model, lstm_text_generator.decoder
+
+
+def transformer(size):
+    model = OnCores(build_gpt(size, 16, num_layers=1, num_heads=2, hidden_dim=8), 4)
+    model.compile(loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    return model, gpt.decoder
+
+
+@pytest.mark.parametrize(("windows", "build"), [(Windows, generator), (SeparateWindows, transformer)])
+def test_log_probabilities_are_those_of_the_evaluation(windows, build, novel):
+    corpus = corpora.load(str(novel), sequence_length=16)
+    test = windows(corpus.test, 16)
+    model, decoder = build(corpus.tokenizer.vocabulary_size)
+    found = test.log_probabilities(decoder(model.model))
     rows = test.rows()
     assert found.shape == (len(rows),)
-    for row, value in zip(rows, found, strict=True):
+    assert sum(len(row) - 1 for row in rows) == len(corpus.test) - 1
+    for row, value in list(zip(rows, found, strict=True))[-20:]:
         logits = model.model(row[None, :-1].astype("int32"))
         expected = tf.nn.sparse_softmax_cross_entropy_with_logits(row[None, 1:].astype("int32"), logits)
         assert -value == pytest.approx(float(tf.reduce_sum(expected)), rel=1e-5)

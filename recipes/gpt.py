@@ -1,0 +1,114 @@
+"""Trains a GPT on a text, shows what it writes, and exports it for serving.
+
+python -m recipes.gpt                       the prose of Python's own help: the reference run
+python -m recipes.gpt --dry-run             every stage on a few windows, in well under a minute
+python -m recipes.gpt --tune 10             searches dropout and learning rate first
+python -m recipes.gpt --data tiny_shakespeare
+python -m recipes.gpt --data novel.txt --tokens subwords --vocabulary-size 4000
+python -m recipes.gpt --data novel.txt --from openai-community/gpt2 --learning-rate 3e-5 --epochs 3
+python -m recipes.gpt --generate "The " --length 200 --temperature 0.8 --top-p 0.9
+"""
+
+from functools import partial
+
+from recipes.common import flags
+
+FAMILY = "gpt"
+BATCH_SIZE = 16
+PATIENCE = 4  # Epochs without a better validation loss.
+TRIAL_EPOCHS = 4
+CLIPNORM = 1.0  # Of the whole gradient (Brown et al. 2020, https://arxiv.org/abs/2005.14165, appendix B).
+BETA_2, WEIGHT_DECAY = 0.99, 0.1
+NOT_DECAYED = ["bias", "gamma", "beta", "embeddings"]  # Decay is for what multiplies.
+SIZE = {"num_layers": 4, "num_heads": 4, "hidden_dim": 192}
+CHOICES = {"dropout_rate": 0.1}
+STEPS_PER_EXECUTION = 8  # A step takes long enough; more would make a run answer Ctrl-C later.
+
+
+def search_space(hp):
+    return {
+        "dropout_rate": hp.Float("dropout_rate", 0.0, 0.3, step=0.05),
+        "learning_rate": hp.Float("learning_rate", 3e-4, 4e-3, sampling="log"),
+    }
+
+
+def main(argv=None):
+    parser = flags.parser(__doc__, FAMILY, epochs=16, batch_size=BATCH_SIZE, learning_rate=2e-3)
+    told = "tokens of a window, and positions that the model has: prompt and new tokens together"
+    kinds = ("characters", "bytes", "words", "subwords")
+    flags.add_text_flags(parser, sequence_length=256, told=told, tokens=kinds)
+    flags.add_transformer_flags(parser)
+    args = parser.parse_args(argv)
+
+    from recipes.common.quiet import import_tensorflow
+
+    import_tensorflow()
+    import keras
+
+    from recipes.common import corpora, devices, generate_text, pretrained, runs, tune
+    from recipes.common.finish_text import finish_text_generator
+    from recipes.common.fit import cosine_schedule, fit
+    from recipes.common.optimizers import FusedAdam
+    from recipes.common.parallel import OnCores
+    from recipes.common.windows import SeparateWindows, evaluation_rows
+    from zoo import build_gpt
+    from zoo.attention import rematerialize
+    from zoo.models.gpt import decoder
+
+    if args.generate is not None:
+        return generate_text.from_newest_export(args)
+    strategy = devices.set_up(args)
+    with runs.start(args) as run:
+        args = run.args  # A dry run's are smaller.
+        tokenizer = pretrained.tokenizer(args, "gpt")  # None where the model starts at random.
+        corpus = corpora.load(
+            args.data,
+            kind=tokenizer.kind if tokenizer else args.tokens,
+            vocabulary_size=args.vocabulary_size,
+            sequence_length=args.sequence_length,
+            limit=args.limit,
+            quick=args.dry_run,
+            tokenizer=tokenizer,
+        )
+        rows = evaluation_rows(strategy)
+        train, validation, test = (
+            SeparateWindows(tokens, args.sequence_length, rows)
+            for tokens in (corpus.train, corpus.validation, corpus.test)
+        )
+        steps = train.steps(args.batch_size)
+        run.note_data(corpus.describe())
+        run.note(devices=devices.describe(strategy))
+
+        def build(dropout_rate, learning_rate=args.learning_rate, epochs=args.epochs):
+            with strategy.scope():
+                if tokenizer:
+                    gpt = pretrained.model(args, dropout_rate=dropout_rate)
+                else:
+                    vocabulary_size = corpus.tokenizer.vocabulary_size
+                    gpt = build_gpt(vocabulary_size, args.sequence_length, **SIZE, dropout_rate=dropout_rate)
+                if args.rematerialize:
+                    rematerialize(gpt)
+                model = OnCores(
+                    gpt, args.batch_size, global_clipnorm=CLIPNORM, accumulation_steps=args.accumulation_steps
+                )
+                rate = cosine_schedule(args, learning_rate, epochs, steps, reference_batch_size=BATCH_SIZE)
+                optimizer = FusedAdam(rate, beta_2=BETA_2, weight_decay=WEIGHT_DECAY)
+                optimizer.exclude_from_weight_decay(var_names=NOT_DECAYED)
+                at_once = min(STEPS_PER_EXECUTION, devices.steps_per_execution(strategy, steps))
+                loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+                model.compile(optimizer, loss, steps_per_execution=at_once)
+            return model
+
+        choices, tuning = CHOICES, None
+        if args.tune:
+            trial = partial(build, epochs=TRIAL_EPOCHS)
+            tuning = tune.search(search_space, trial, [(train, validation)], run, TRIAL_EPOCHS)
+            choices = tuning["best"]
+        model = build(**choices)
+        sample = generate_text.Sample(decoder(model.model), corpus, seed=args.seed)
+        training = fit(model, train, validation, run, patience=PATIENCE, callbacks=[sample])
+        return finish_text_generator(model.model, corpus, test, run, decoder=decoder, training=training, tuning=tuning)
+
+
+if __name__ == "__main__":
+    flags.command_line(main)

@@ -1,0 +1,59 @@
+"""Losses, their weights and the schedule of translation, beside the definitions that they are held against."""
+
+import argparse
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from recipes.common.data import Split
+from recipes.common.fit import EpochCounter, inverse_square_root_schedule
+from recipes.common.losses import SmoothedCrossentropy
+from zoo.checks import BadInput
+
+
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.1, 0.5])
+def test_smoothed_cross_entropy_is_that_of_smoothed_labels(label_smoothing):
+    random = np.random.default_rng(0)
+    logits, labels = random.normal(0, 3, (4, 6, 11)).astype("float32"), random.integers(0, 11, (4, 6))
+    smoothed = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=label_smoothing)
+    expected = smoothed(np.eye(11)[labels], logits)
+    loss = SmoothedCrossentropy(label_smoothing)
+    assert float(loss(labels, logits)) == pytest.approx(float(expected), rel=1e-5)
+    assert loss.call(labels, logits).shape == (4, 6)
+    again = SmoothedCrossentropy.from_config(loss.get_config())
+    assert float(again(labels, logits)) == float(loss(labels, logits))
+
+
+def test_a_label_smoothing_of_one_is_refused():
+    with pytest.raises(BadInput, match="label_smoothing=1"):
+        SmoothedCrossentropy(1)
+
+
+def args(**given):
+    return argparse.Namespace(**{"scale_learning_rate": False, "batch_size": 64} | given)
+
+
+def test_the_schedule_is_the_paper_s():
+    hidden_dim, warmup = 512, 4000
+    rate = inverse_square_root_schedule(args(), (hidden_dim * warmup) ** -0.5, warmup, reference_batch_size=32)
+    for step in (1, 100, 3999, 4000, 4001, 100_000):
+        expected = hidden_dim**-0.5 * min(step**-0.5, step * warmup**-1.5)
+        assert float(rate(step - 1)) == pytest.approx(expected, rel=1e-5)
+    scaled = inverse_square_root_schedule(args(scale_learning_rate=True), 1.0, 10, reference_batch_size=32)
+    assert float(scaled(9)) == pytest.approx(2.0)
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_ignored_labels_have_no_weight(streamed):
+    inputs, labels = np.arange(10).reshape(5, 2), np.array([[1, 0], [0, 0], [2, 3], [4, 0], [0, 5]])
+    split = Split.in_memory(inputs, labels, ignored_label=0)
+    if streamed:
+        examples = tf.data.Dataset.from_tensor_slices((inputs, labels))
+        split = Split(size=5, examples=examples, ignored_label=0)
+    for batches in (split.batches(4), split.training_batches(4, EpochCounter().epoch, seed=0)):
+        whole = [np.concatenate(parts) for parts in zip(*batches.as_numpy_iterator(), strict=True)]
+        np.testing.assert_array_equal(whole[2][:5], (whole[1][:5] != 0).astype("float32"))
+        assert not whole[2][5:].any()  # What fills the last batch up.
+    assert split.take(2).ignored_label == 0
