@@ -209,6 +209,50 @@ def race(contestants: Sequence[Contestant], repeats: int, examples: int, *, batc
     print_table(("", "device", f"{unit}/s", f"{contestants[0].name} / this one, same round"), rows, contestants)
 
 
+def print_training(
+    title: str,
+    contestants: Sequence[Contestant],
+    product: Contestant,
+    *,
+    sequences: int,
+    sequence_length: int,
+    flop: int,
+    product_flop: int,
+) -> None:
+    """Prints a table of contestants that have trained on sequences and reported the seconds of each turn.
+
+    Args:
+        title: What was trained.
+        contestants: The first one is what the others are compared with.
+        product: Reported the seconds of matrix products, whose rate theirs are held against.
+        sequences: In a turn.
+        sequence_length: Tokens of a sequence.
+        flop: Counted for training on one token.
+        product_flop: Of the products of a turn.
+    """
+    peaks = [product_flop / 1e9 / seconds for seconds in product.measured]
+    rows = []
+    for contestant in contestants:
+        speeds = [sequences / seconds for seconds in contestant.measured]
+        gigaflops = [flop * sequence_length * speed / 1e9 for speed in speeds]
+        rows.append(
+            (
+                contestant.name,
+                contestant.device,
+                spread(speeds, digits=1),
+                f"{sequence_length * statistics.median(speeds):,.0f}",
+                ratios(contestant.measured, contestants[0].measured),
+                f"{statistics.median(gigaflops):,.1f}",
+                ratios(gigaflops, peaks),
+            )
+        )
+    rows.append((product.name, product.device, "", "", "", f"{statistics.median(peaks):,.1f}", ""))
+    print(f"\n{title}, {sequences} sequences per turn; median (min to max) of {len(peaks)}:\n")
+    against = f"{contestants[0].name} / this one, same round"
+    header = ("", "device", "sequences/s", "tokens/s", against, "GFLOP/s", "share of the product's")
+    print_table(header, rows, [*contestants, product])
+
+
 def time_requests(turns: Turns, answer: Callable, ones: Sequence, many: object, size: int, num_requests: int) -> None:
     """Takes turns for ever, each of which answers requests and reports what `print_requests` prints.
 

@@ -73,6 +73,11 @@ def test_every_row_has_its_own_numbers():
     np.testing.assert_allclose(keep(logits, *columns), expected, rtol=1e-5)
 
 
+def test_greedy_takes_the_first_of_the_likeliest():
+    logits = np.float32([[-3, -1, -1, -2], [0, 2, 1, 2], [-5, -5, -5, -5], [1e30, -1e30, 1e30, 0]])
+    assert np.asarray(Sampler(temperature=0).choose(logits, 3)).tolist() == [1, 1, 0, 0]
+
+
 def test_repetition_penalty():
     logits = np.float32([[2.0, -2.0, 1.0, -1.0]])
     seen = np.array([[True, True, False, False]])

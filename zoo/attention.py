@@ -103,47 +103,58 @@ class Attention(layers.Layer):
 
     def call(self, x, context=None, mask=None, x_mask=None, context_mask=None, training=False):
         if self.cross:
-            query, (key, value) = self._heads(self.query(x), self.num_heads), self.keys_and_values(context)
-            return self._attend(query, key, value, _of_keys(context_mask), training)
+            query, both = self._heads(self.query(x), self.num_heads), self._keys_and_values(context)
+            return self._attend(query, *ops.split(both, 2, axis=2), _of_keys(context_mask), training)
         query, key, value = self._own(x, 0)
         return self._attend(query, key, value, _of_keys(mask), training, causal=self.causal)
 
-    def with_cache(self, x, cache, position):
+    @property
+    def cache_shape(self):
+        """Shape of the keys, and of the values, that `with_cache` takes, without rows; None stands for S."""
+        return self.num_key_value_heads, None, self.head_dim
+
+    def with_cache(self, x, cache, position, rows):
         """Attends from positions after those in a cache (self-attention).
 
         Args:
-            x: (B, T, D), what stands at `position` and the T - 1 positions after it.
-            cache: keys and values (B, S, K, C) each, those before `position` filled.
+            x: (B * T, D), what stands at `position` and the T - 1 positions after it.
+            cache: keys and values (B, K, S, C) each, those before `position` filled.
             position: Scalar integer.
+            rows: B.
 
         Returns:
-            (outputs (B, T, D), the cache with x in it).
+            (outputs (B * T, D), the cache with x in it).
         """
-        length, room = ops.shape(x)[1], ops.shape(cache[0])[1]
-        query, key, value = self._own(x, position)
+        query, key, value = self._own(x, position, rows)
         cache = tuple(_write(held, new, position) for held, new in zip(cache, (key, value), strict=True))
-        places = position + ops.arange(length, dtype="int32")
-        allowed = ops.arange(room, dtype="int32")[None] <= places[:, None]  # (T, S)
-        return self._attend(query, cache[0], cache[1], allowed[None, None], False), cache
+        places = position + ops.arange(ops.shape(query)[1], dtype="int32")
+        allowed = ops.arange(ops.shape(cache[0])[2], dtype="int32")[None] <= places[:, None]  # (T, S)
+        return self._attend_in_place(query, *cache, allowed[None, None, None]), cache
 
     def keys_and_values(self, context):
-        """Returns the keys and values (B, S, K, C) of a context (B, S, E), for `attend_to` (cross attention)."""
-        return ops.split(self._heads(self.key_value(context), 2 * self.num_key_value_heads), 2, axis=2)
+        """Returns the keys and values (B, K, S, C) of a context (B, S, E), for `attend_to` (cross attention)."""
+        return ops.split(ops.transpose(self._keys_and_values(context), (0, 2, 1, 3)), 2, axis=1)
 
     def attend_to(self, x, key, value, mask):
-        """Attends from x (B, T, D) to keys and values, but where `mask` (B, S) is False or is padding."""
-        return self._attend(self._heads(self.query(x), self.num_heads), key, value, _of_keys(mask), False)
+        """Attends from x (B * T, D) to keys and values, but where `mask` (B, S) is False or is padding."""
+        query = self._heads(self.query(x), self.num_heads, ops.shape(key)[0])
+        return self._attend_in_place(query, key, value, ops.cast(mask, "bool")[:, None, None, None])
 
-    def _own(self, x, position):
-        projected = self._heads(self.query_key_value(x), self.num_heads + 2 * self.num_key_value_heads)
+    def _own(self, x, position, rows=None):
+        projected = self._heads(self.query_key_value(x), self.num_heads + 2 * self.num_key_value_heads, rows)
         heads, others = self.num_heads, self.num_key_value_heads
         query, key, value = ops.split(projected, (heads, heads + others), axis=2)
         if self.rotary:
             query, key = rotated(query, position), rotated(key, position)
         return query, key, value
 
-    def _heads(self, x, count):
-        return ops.reshape(x, (-1, ops.shape(x)[1], count, self.head_dim))
+    def _keys_and_values(self, context):
+        return self._heads(self.key_value(context), 2 * self.num_key_value_heads)  # (B, S, 2 * K, C)
+
+    def _heads(self, x, count, rows=None):
+        """Returns the heads (B, T, `count`, C) of x (B, T, ...), or (B * T, ...) of so many rows B."""
+        shape = (-1, ops.shape(x)[1]) if rows is None else (rows, -1)
+        return ops.reshape(x, (*shape, count, self.head_dim))
 
     def _attend(self, query, key, value, allowed, training, causal=False):
         """Queries (B, T, H, C), keys and values (B, S, K, C), allowed: bool that broadcasts to (B, H, T, S)."""
@@ -161,6 +172,23 @@ class Attention(layers.Layer):
         else:
             x = ops.dot_product_attention(query, key, value, mask=allowed, is_causal=causal)
         return self.output_projection(ops.reshape(x, (-1, ops.shape(query)[1], self.num_heads * self.head_dim)))
+
+    def _attend_in_place(self, query, keys, values, allowed):
+        """Attends with keys and values as they lie, where a fused attention would copy all of them at each position.
+
+        Queries (B, T, H, C), keys and values (B, K, S, C), allowed: bool that
+        broadcasts to (B, K, H / K, T, S). Gives (B * T, D).
+        """
+        heads, group = self.num_key_value_heads, self.num_heads // self.num_key_value_heads
+        length, room, width = ops.shape(query)[1], ops.shape(keys)[2], self.head_dim
+        query = ops.transpose(ops.reshape(query, (-1, length, heads, group, width)), (0, 2, 3, 1, 4))
+        query = ops.reshape(query, (-1, heads, group * length, width))  # All that share a head's keys, in one product.
+        scores = ops.cast(ops.matmul(query, ops.swapaxes(keys, 2, 3)), "float32") / math.sqrt(width)
+        scores = ops.where(allowed, ops.reshape(scores, (-1, heads, group, length, room)), NEVER)
+        weights = ops.reshape(ops.cast(ops.softmax(scores), values.dtype), (-1, heads, group * length, room))
+        x = ops.reshape(ops.matmul(weights, values), (-1, heads, group, length, width))
+        x = ops.reshape(ops.transpose(x, (0, 3, 1, 2, 4)), (-1, self.num_heads * width))
+        return self.output_projection(x)
 
     def compute_output_shape(self, x_shape, context_shape=None):
         return x_shape
@@ -321,17 +349,20 @@ class TransformerBlock(layers.Layer):
         Returns:
             (outputs (B, T, D), cache).
         """
-        kept = []
+        kept, shape = [], ops.shape(x)
+        # A matrix: one with a third axis, of one position, would cost more to reshape than to multiply.
+        x = ops.reshape(x, (-1, shape[2]))
 
         def attend(x):
-            x, after = self.attention.with_cache(x, cache, position)
+            x, after = self.attention.with_cache(x, cache, position, shape[0])
             kept.append(after)
             return x
 
         x = self._add(x, self.attention_norm, attend, False)
         if self.cross_attention is not None:
             x = self._add(x, self.cross_norm, lambda x: self.cross_attention.attend_to(x, *context), False)
-        return self._add(x, self.feed_forward_norm, self._feed_forward, False), kept[0]
+        x = self._add(x, self.feed_forward_norm, self._feed_forward, False)
+        return ops.reshape(x, shape), kept[0]
 
     def _add(self, x, norm, part, training):
         added = part(norm(x) if self.norm_first else x)
@@ -500,11 +531,11 @@ def _of_keys(mask):
 
 
 def _write(held, new, position):
-    """Returns `held` (B, S, K, C) with `new` (B, T, K, C) at `position` and after it."""
-    rows, length = ops.shape(new)[0], ops.shape(new)[1]
-    row = ops.broadcast_to(ops.arange(rows, dtype="int32")[:, None], (rows, length))
-    place = ops.broadcast_to((position + ops.arange(length, dtype="int32"))[None], (rows, length))
-    # Row by row and in place; a slice update is an op of XLA's, which a server may lack.
-    return ops.scatter_update(
-        held, ops.reshape(ops.stack([row, place], -1), (-1, 2)), ops.reshape(new, (-1, *new.shape[2:]))
-    )
+    """Returns `held` (B, K, S, C) with `new` (B, T, K, C) at `position` and after it."""
+    new = ops.transpose(new, (0, 2, 1, 3))
+    rows, heads, length, width = ops.shape(new)
+    row, head = ops.arange(rows, dtype="int32")[:, None, None], ops.arange(heads, dtype="int32")[:, None]
+    place = position + ops.arange(length, dtype="int32")
+    places = [ops.broadcast_to(index, (rows, heads, length)) for index in (row, head, place)]
+    # A slice update is an op of XLA's, which a server may lack.
+    return ops.scatter_update(held, ops.reshape(ops.stack(places, -1), (-1, 3)), ops.reshape(new, (-1, width)))

@@ -262,7 +262,7 @@ class _Signatures:
         off = [numbers[name] == NUMBERS[name].default for name in ("top_k", "top_p", "min_p", "repetition_penalty")]
         draw = functools.partial(
             generation.generate,
-            generation.forbid(self.decoder.step, self.tokenizer.unknown),
+            generation.forbid(self.decoder.step_in_loop(), self.tokenizer.unknown),
             state,
             tokens,
             lengths,
@@ -313,7 +313,7 @@ class _Signatures:
         rows, length = tf.unstack(tf.shape(tokens))
         state = {name: _with_rows(name, part, rows) for name, part in state.items()}
         tokens = _checked(tokens, length > 0, lambda: tf.constant("tokens has no column: needed is at least one"))
-        tokens = self.in_vocabulary(tokens)
+        tokens = self.with_places(self.in_vocabulary(tokens), state)
         begun = tf.zeros((rows, self.tokenizer.vocabulary_size))
 
         def last(tokens, state):
@@ -381,6 +381,16 @@ class _Signatures:
             return longest
         text = "{} positions are needed, for prompt and new tokens together: this model has " + str(most)
         return _checked(longest, longest <= most, lambda: tf.strings.format(text, longest))
+
+    def with_places(self, tokens, state):
+        """Returns tokens (B, T); it fails where a state that has a place for each position has too few for them."""
+        places = [(name, shape.index(None)) for name, (shape, _) in self.decoder.state.items() if None in shape]
+        if not places:
+            return tokens
+        (name, axis), length = places[0], tf.shape(tokens)[1]
+        needed, there = self.room(state["position"] + length), tf.shape(state[name])[1 + axis]
+        text = name + " has {} places, and {} are needed: as many as tokens were read before and are to be read now"
+        return _checked(tokens, needed <= there, lambda: tf.strings.format(text, (there, needed)))
 
     def in_vocabulary(self, tokens):
         size = self.tokenizer.vocabulary_size

@@ -45,7 +45,7 @@ class Sample(keras.callbacks.Callback):
         count = min(SAMPLE_TOKENS, (self.decoder.max_sequence_length or 1 + SAMPLE_TOKENS) - 1)
         prompt, sampler = tf.constant([[self.tokenizer.empty_prompt]]), Sampler(SAMPLE_TEMPERATURE, seed=self.seed)
         tokens, lengths = generation.generate(
-            generation.forbid(self.decoder.step, self.tokenizer.unknown),
+            generation.forbid(self.decoder.step_in_loop(), self.tokenizer.unknown),
             self.decoder.no_text(1, 1 + count),
             prompt,
             tf.constant([1]),

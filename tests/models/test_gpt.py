@@ -79,6 +79,16 @@ def test_generation_equals_a_loop_over_the_model(choices):
         assert found[row, : int(ends[row])].numpy().tolist() == text
 
 
+@pytest.mark.parametrize("choices", KINDS, ids=str)
+def test_a_step_in_a_loop_is_a_step(choices):
+    decoding, read = decoder(small(**choices)), tokens(5)
+    _, begun = decoding.read(read[:, :4], decoding.no_text(ROWS, 5))
+    expected, _ = decoding.step(read[:, 4], begun)
+    found, state = decoding.step_in_loop()(read[:, 4], begun)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+    assert state["position"].numpy().tolist() == [5] * ROWS
+
+
 def test_too_long_a_text():
     model = small()
     with pytest.raises(BadInput, match=rf"13 tokens: .*{LENGTH}"):

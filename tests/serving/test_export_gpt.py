@@ -138,7 +138,7 @@ def test_as_many_positions_as_there_are_will_do(exported):
 
 STATE = {
     "position": [3],
-    **{f"{name}_{index}": np.zeros((1, 5, 2, 4)) for name in ("keys", "values") for index in (0, 1)},
+    **{f"{name}_{index}": np.zeros((1, 2, 5, 4)) for name in ("keys", "values") for index in (0, 1)},
 }
 
 
@@ -171,5 +171,5 @@ def test_eight_bits_are_a_quarter_of_the_size_and_almost_the_same(exported, tmp_
     assert not np.array_equal(mine, theirs)
     np.testing.assert_allclose(theirs, mine, rtol=0.05)
     kinds = [variable.dtype for variable in small.loaded.variables_]
-    assert kinds.count(tf.int8) == 1 + 2 * 4, "the embedding, and of each block the four matrices"
+    assert kinds.count(tf.int8) == 2 + 2 * 4, "what embeds, what gives logits, and the four matrices of each block"
     assert small.ask(prompt=PROMPTS, max_new_tokens=4)["new_tokens"].tolist() == [4] * 4

@@ -158,7 +158,7 @@ def decoder(model: keras.Model) -> Decoder:
     learned = [layer for layer in model.layers if isinstance(layer, Positions)]
     embedding, norm = model.get_layer("embedding"), model.get_layer("norm")
 
-    def read(tokens, state):
+    def hidden(tokens, state):
         position = ops.max(ops.append(state["position"], 0))  # All rows are at the same one.
         x = embedding(tokens)
         for layer in learned:
@@ -168,14 +168,29 @@ def decoder(model: keras.Model) -> Decoder:
             cache = state[f"keys_{index}"], state[f"values_{index}"]
             x, (keys, values) = block.with_cache(x, cache, position)
             after |= {f"keys_{index}": keys, f"values_{index}": values}
-        return embedding(norm(x), reverse=True), after
+        return norm(x), after
+
+    def read(tokens, state):
+        x, state = hidden(tokens, state)
+        return embedding(x, reverse=True), state
 
     def step(tokens, state):
-        logits, state = read(tokens[:, None], state)
-        return logits[:, 0], state
+        x, state = hidden(tokens[:, None], state)
+        return embedding(x[:, 0], reverse=True), state
+
+    def prepared():
+        if not embedding.tie_weights or embedding.quantization_mode:
+            return step
+        # The tied matrix, turned once: the product of a few rows with the other way round takes several times as long.
+        matrix = ops.cast(ops.transpose(embedding.embeddings), embedding.reverse_dtype)
+
+        def prepared_step(tokens, state):
+            x, state = hidden(tokens[:, None], state)
+            return ops.matmul(ops.cast(x[:, 0], matrix.dtype), matrix), state
+
+        return prepared_step
 
     state: dict = {"position": ((), "int32")}
     for index, block in enumerate(blocks):
-        shape = None, block.attention.num_key_value_heads, block.attention.head_dim
-        state |= {f"{name}_{index}": (shape, block.compute_dtype) for name in ("keys", "values")}
-    return Decoder(read, step, state, learned[0].max_sequence_length if learned else None)
+        state |= {f"{name}_{index}": (block.attention.cache_shape, block.compute_dtype) for name in ("keys", "values")}
+    return Decoder(read, step, state, learned[0].max_sequence_length if learned else None, prepared)
