@@ -12,8 +12,8 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 demo: $(VENV)/.recipes ## Train, evaluate, export and serve the CNN on handwritten digits.
 	$(BIN)/python -m recipes.cnn
 
-test: $(VENV)/.dev ## Every test.
-	$(BIN)/python -m pytest
+test: $(VENV)/.dev ## Every test, in two processes: most of one is Python's own work, on one core.
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(VENV)/.dev ## Style and types.
 	$(BIN)/ruff check .
@@ -26,9 +26,11 @@ bench: $(VENV)/.bench ## Speed beside the peers; keep the machine free of other 
 	$(BIN)/python -m benchmarks.train_churn --repeats 3
 	$(BIN)/python -m benchmarks.train_churn --growth 10000 100000
 	$(BIN)/python -m benchmarks.train_lstm --repeats 3
+	$(BIN)/python -m benchmarks.train_gpt --repeats 3
 	$(BIN)/python -m benchmarks.serve
 	$(BIN)/python -m benchmarks.serve_churn --repeats 3
 	$(BIN)/python -m benchmarks.generate_lstm --repeats 3
+	$(BIN)/python -m benchmarks.generate_gpt --repeats 3
 
 $(VENV)/.%: setup.cfg pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || \

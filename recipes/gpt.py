@@ -37,7 +37,9 @@ def main(argv=None):
     told = "tokens of a window, and positions that the model has: prompt and new tokens together"
     kinds = ("characters", "bytes", "words", "subwords")
     flags.add_text_flags(parser, sequence_length=256, told=told, tokens=kinds)
-    flags.add_transformer_flags(parser)
+    flags.add_source_flag(parser, "a GPT-2 or LLaMA: a folder")
+    flags.add_memory_flags(parser)
+    parser.add_argument("--int8", action="store_true", help="export 8-bit weights; the report says what that costs")
     args = parser.parse_args(argv)
 
     from recipes.common.quiet import import_tensorflow
@@ -57,10 +59,11 @@ def main(argv=None):
 
     if args.generate is not None:
         return generate_text.from_newest_export(args)
+    pretrained.refuse_to_move_it(args)
     strategy = devices.set_up(args)
     with runs.start(args) as run:
         args = run.args  # A dry run's are smaller.
-        tokenizer = pretrained.tokenizer(args, "gpt")  # None where the model starts at random.
+        tokenizer = pretrained.gpt(args)[1] if getattr(args, "from") else None
         corpus = corpora.load(
             args.data,
             kind=tokenizer.kind if tokenizer else args.tokens,
@@ -82,7 +85,7 @@ def main(argv=None):
         def build(dropout_rate, learning_rate=args.learning_rate, epochs=args.epochs):
             with strategy.scope():
                 if tokenizer:
-                    gpt = pretrained.model(args, dropout_rate=dropout_rate)
+                    gpt, _ = pretrained.gpt(args, dropout_rate=dropout_rate)
                 else:
                     vocabulary_size = corpus.tokenizer.vocabulary_size
                     gpt = build_gpt(vocabulary_size, args.sequence_length, **SIZE, dropout_rate=dropout_rate)

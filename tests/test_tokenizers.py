@@ -298,13 +298,13 @@ def test_saved_model(trained, kind, tmp_path):
         assert serve(tf.constant([b"\xffa"]))["texts"].numpy()[0].decode() == "\ufffda"
         return
     for bad in (b"\xff", b"abc\xe2\x82", b"\xed\xa0\x80", b"\xc0\x80"):
-        with pytest.raises(tf.errors.InvalidArgumentError, match="prompt 1 is not valid UTF-8"):
+        with pytest.raises(tf.errors.InvalidArgumentError, match="row 1 is not valid UTF-8"):
             serve(tf.constant(["fine", bad, bad]))
 
 
 @pytest.mark.parametrize("kind", [kind for kind in EVERY_KIND if kind != "bytes"])
 def test_eager_tokenizing_refuses_what_is_not_utf8(trained, kind):
-    with pytest.raises(tf.errors.InvalidArgumentError, match="prompt 2 is not valid UTF-8"):
+    with pytest.raises(tf.errors.InvalidArgumentError, match="row 2 is not valid UTF-8"):
         trained[kind].tokenize(tf.constant(["fine", "\ufffd\ufeff", b"\x80"]))
 
 

@@ -104,7 +104,8 @@ class Attention(layers.Layer):
     def call(self, x, context=None, mask=None, x_mask=None, context_mask=None, training=False):
         if self.cross:
             query, both = self._heads(self.query(x), self.num_heads), self._keys_and_values(context)
-            return self._attend(query, *ops.split(both, 2, axis=2), _of_keys(context_mask), training)
+            key, value = ops.split(both, 2, axis=2)
+            return self._attend(query, key, value, _of_keys(context_mask), training)
         query, key, value = self._own(x, 0)
         return self._attend(query, key, value, _of_keys(mask), training, causal=self.causal)
 
@@ -129,7 +130,7 @@ class Attention(layers.Layer):
         cache = tuple(_write(held, new, position) for held, new in zip(cache, (key, value), strict=True))
         places = position + ops.arange(ops.shape(query)[1], dtype="int32")
         allowed = ops.arange(ops.shape(cache[0])[2], dtype="int32")[None] <= places[:, None]  # (T, S)
-        return self._attend_in_place(query, *cache, allowed[None, None, None]), cache
+        return self._attend_in_place(query, cache[0], cache[1], allowed[None, None, None]), cache
 
     def keys_and_values(self, context):
         """Returns the keys and values (B, K, S, C) of a context (B, S, E), for `attend_to` (cross attention)."""
@@ -451,8 +452,8 @@ class Segments(layers.Layer):
 class TokenMean(layers.Layer):
     """Averages x (B, T, D) over the positions that are no padding; zeros where a row is padding alone."""
 
-    def __init__(self, **options):
-        super().__init__(**options)
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
         self.supports_masking = True
 
     def call(self, x, mask=None):

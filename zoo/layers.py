@@ -172,8 +172,8 @@ class Embedding(keras.layers.ReversibleEmbedding):
 class Bias(keras.layers.Layer):
     """Adds a learned number to each of the last axis."""
 
-    def __init__(self, **options):
-        super().__init__(**options)
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
         self.supports_masking = True
 
     def build(self, shape):

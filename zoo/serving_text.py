@@ -312,7 +312,7 @@ class _Signatures:
     def next(self, tokens, **state):
         rows, length = tf.unstack(tf.shape(tokens))
         state = {name: _with_rows(name, part, rows) for name, part in state.items()}
-        tokens = _checked(tokens, length > 0, lambda: tf.constant("tokens has no column: needed is at least one"))
+        tokens = checked(tokens, length > 0, lambda: tf.constant("tokens has no column: needed is at least one"))
         tokens = self.with_places(self.in_vocabulary(tokens), state)
         begun = tf.zeros((rows, self.tokenizer.vocabulary_size))
 
@@ -342,7 +342,7 @@ class _Signatures:
         if self.tokenizer.needs_utf8:  # As in training; a browser's text area sends such line ends.
             prompt = tf.strings.regex_replace(prompt, "\r\n", "\n")
         tokens, lengths = self.tokenizer.tokenize(prompt)
-        tokens = _checked(
+        tokens = checked(
             tokens,
             tf.reduce_max(lengths) <= MAX_PROMPT_TOKENS,
             lambda: tf.strings.format(
@@ -380,7 +380,7 @@ class _Signatures:
         if most is None:
             return longest
         text = "{} positions are needed, for prompt and new tokens together: this model has " + str(most)
-        return _checked(longest, longest <= most, lambda: tf.strings.format(text, longest))
+        return checked(longest, longest <= most, lambda: tf.strings.format(text, longest))
 
     def with_places(self, tokens, state):
         """Returns tokens (B, T); it fails where a state that has a place for each position has too few for them."""
@@ -390,7 +390,7 @@ class _Signatures:
         (name, axis), length = places[0], tf.shape(tokens)[1]
         needed, there = self.room(state["position"] + length), tf.shape(state[name])[1 + axis]
         text = name + " has {} places, and {} are needed: as many as tokens were read before and are to be read now"
-        return _checked(tokens, needed <= there, lambda: tf.strings.format(text, (there, needed)))
+        return checked(tokens, needed <= there, lambda: tf.strings.format(text, (there, needed)))
 
     def in_vocabulary(self, tokens):
         size = self.tokenizer.vocabulary_size
@@ -401,7 +401,7 @@ class _Signatures:
             text = "tokens={} in row {}, column {} (both count from 0): it must be an integer from 0 to {}"
             return tf.strings.format(text, (tokens[row, position], row, position, tf.constant(size - 1)))
 
-        return _checked(tokens, tf.reduce_all(fits), message)
+        return checked(tokens, tf.reduce_all(fits), message)
 
 
 def _for_each_row(name, value, number, rows):
@@ -409,7 +409,7 @@ def _for_each_row(name, value, number, rows):
     one_for_each = (tf.rank(value) == 1) & (tf.size(value) == rows)
     text = name + " has shape {}: it must be one number, or one for each of the {} prompts"
     shape = tf.shape(value)
-    value = _checked(value, (tf.rank(value) == 0) | one_for_each, lambda: tf.strings.format(text, (shape, rows)))
+    value = checked(value, (tf.rank(value) == 0) | one_for_each, lambda: tf.strings.format(text, (shape, rows)))
     value = tf.broadcast_to(tf.reshape(value, [-1]), [rows])
     return _in_range(name, value, number.least, number.most, number.needed.format(most=number.most))
 
@@ -422,16 +422,16 @@ def _in_range(name, values, least, most, needed):
         row = tf.argmin(tf.cast(fits, tf.int32))
         return tf.strings.format(name + "={} in row {} (rows count from 0): it must be " + needed, (values[row], row))
 
-    return _checked(values, tf.reduce_all(fits), message)
+    return checked(values, tf.reduce_all(fits), message)
 
 
 def _with_rows(name, tensor, rows):
     """Returns `tensor`; it fails where it has not as many rows as the tokens."""
     text, count = name + " has {} rows, tokens {}: needed is one for each", tf.shape(tensor)[0]
-    return _checked(tensor, count == rows, lambda: tf.strings.format(text, (count, rows)))
+    return checked(tensor, count == rows, lambda: tf.strings.format(text, (count, rows)))
 
 
-def _checked(tensor, holds, message):
+def checked(tensor, holds, message):
     """Returns `tensor` if a condition holds; else it fails with the text that `message()` gives."""
 
     def fail():

@@ -375,7 +375,7 @@ def valid(texts):
     """Returns `texts` (B,); fails if one is not UTF-8."""
     valid = tf.equal(tf.strings.unicode_transcode(texts, "UTF-8", "UTF-8", errors="replace"), texts)
     row = tf.argmin(tf.concat([tf.cast(valid, tf.int32), [0]], 0))  # Of the first that is not.
-    message = tf.strings.format("prompt {} is not valid UTF-8 (rows count from 0): encode it as UTF-8", row)
+    message = tf.strings.format("row {} is not valid UTF-8 (rows count from 0): encode it as UTF-8", row)
     with tf.control_dependencies([tf.debugging.Assert(tf.reduce_all(valid), [message])]):
         return tf.identity(texts)
 

@@ -232,14 +232,18 @@ def add_text_flags(flags: argparse.ArgumentParser, *, sequence_length: int, told
     )
 
 
-def add_transformer_flags(flags: argparse.ArgumentParser) -> None:
-    """Adds what the recipes of Transformers share: where they start from, and what saves memory."""
+def add_source_flag(flags: argparse.ArgumentParser, told: str) -> None:
+    """Adds `--from`; `told` says what it may name."""
     flags.add_argument(
         "--from",
         metavar="SOURCE",
-        help="a published checkpoint to start from, weights and tokenizer: a folder or a name on the Hugging Face hub "
-        "(default: none, start at random)",
+        help=f"begin with the weights and the tokenizer of {told}, or a name on the Hugging Face hub (default: random "
+        "weights and a tokenizer of the training texts)",
     )
+
+
+def add_memory_flags(flags: argparse.ArgumentParser) -> None:
+    """Adds what saves memory where a Transformer is trained."""
     flags.add_argument(
         "--accumulation-steps",
         type=positive_int,
@@ -252,7 +256,6 @@ def add_transformer_flags(flags: argparse.ArgumentParser) -> None:
         action="store_true",
         help="compute the blocks a second time for the gradients instead of keeping what is in them, to save memory",
     )
-    flags.add_argument("--int8", action="store_true", help="export 8-bit weights; the report says what that costs")
 
 
 def positive_int(text: str) -> int:

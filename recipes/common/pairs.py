@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 import difflib
 import hashlib
+import math
 import os
 import unicodedata
 from collections import Counter
@@ -17,17 +18,15 @@ import numpy as np
 import tensorflow as tf
 
 from recipes.common import dates, tfds_sets
-from recipes.common.data import Split
 from zoo import checks, tokenizers
 from zoo.checks import BadInput
+from zoo.serving_translation import PADDING, SPECIALS, to_ids, with_ends
 from zoo.tokenizers import Tokenizer
-
-PADDING, BEGIN, END = range(3)
-SPECIALS = 3  # A tokenizer's ids begin behind them.
 
 PARTS = ("train", "validation", "test")
 SIDES = ("source", "target")
 HELD_OUT = 0.05  # Of the pairs, for validation; as much again for testing.
+MOST_BUCKETS, LEAST_PAIRS = 5, 512  # Of a split: each bucket is a shape to compile, and has a last batch to fill up.
 QUICK_PAIRS = 64  # Of each held-out split in a dry run.
 MOST_BYTES = 1 << 28  # Of the texts: they are held in memory, with their ids.
 TOKENIZED_BYTES = 1 << 20  # At a time, all rows as long as the longest.
@@ -55,12 +54,14 @@ class PairSplit:
     sources: np.ndarray
     targets: np.ndarray
 
-    def split(self) -> Split:
-        """Returns what a `zoo.build_transformer` learns: from a source and its target's tokens so far, the next one.
-
-        Its inputs are `source` (N, S) and `target` (N, T), its labels (N, T), where `PADDING` is to be left out.
-        """
-        return Split.in_memory({"source": self.sources, "target": self.targets[:, :-1]}, self.targets[:, 1:])
+    def buckets(self) -> "Buckets":
+        """Returns what a `zoo.build_transformer` learns from and is evaluated on."""
+        order = np.argsort(sum(np.count_nonzero(ids, axis=1) for ids in (self.sources, self.targets)), kind="stable")
+        ends, left = [], len(order)
+        while len(ends) < MOST_BUCKETS - 1 and left >= 2 * LEAST_PAIRS:  # Half of what is left: a few are very long.
+            left //= 2
+            ends.append(len(order) - left)
+        return Buckets(self.sources[order], self.targets[order], (*ends, len(order)))
 
     def references(self) -> dict[str, list[str]]:
         """Returns every source once, with all its targets; sources that `normalised` makes equal are one."""
@@ -68,6 +69,84 @@ class PairSplit:
         for source, target in self.texts:
             found.setdefault(spellings.setdefault(normalised(source), source), []).append(target)
         return found
+
+
+@dataclasses.dataclass(frozen=True)
+class Buckets:
+    """Pairs in groups of like length: batches, each of one group, are hardly wider than what is in them.
+
+    A batch is (inputs, labels, weights): `source` (B, S) and `target` (B, T), the target's tokens so far, which have
+    `labels` (B, T) as the next ones; `weights` (B, T) float32 are 0 where there is none. All int32 but these. The order
+    of the training batches is a function of (seed, epoch) and can be entered at any step.
+
+    Attributes:
+        sources, targets: See `PairSplit`; the pairs of a bucket one after the other.
+        ends: The place behind each bucket.
+    """
+
+    sources: np.ndarray
+    targets: np.ndarray
+    ends: tuple[int, ...]
+
+    @property
+    def size(self) -> int:
+        """Number of pairs."""
+        return len(self.sources)
+
+    def steps(self, batch_size: int) -> int:
+        """Returns the batches in one pass, the last one of each bucket filled up at weight 0."""
+        return sum(self._steps(batch_size))
+
+    def batches(self, batch_size: int) -> tf.data.Dataset:
+        """Returns one pass in order."""
+        return self._batches(batch_size, 0, lambda place, count: place)
+
+    def training_batches(self, batch_size: int, epoch: tf.Variable, *, seed: int, first_step: int = 0, augment=None):
+        """Returns one shuffled pass, of the epoch that `epoch` holds; the buckets' batches come in turn at random.
+
+        Args:
+            batch_size: B.
+            epoch: int64 scalar, read during a pass: it and `seed` alone decide the order.
+            seed: From 0 to 2**31 - 1.
+            first_step: Batches at the start of the pass that are left out: those of before an interruption.
+            augment: Must be None.
+        """
+
+        def shuffle(place, count):
+            key = tf.stack([tf.constant(seed, tf.int64), epoch.value()])
+            return tf.random.experimental.index_shuffle(place, seed=key, max_index=count - 1)
+
+        return self._batches(batch_size, first_step, shuffle)
+
+    def _steps(self, batch_size):
+        return [math.ceil(size / batch_size) for size in np.diff(self.ends, prepend=0)]
+
+    def _batches(self, batch_size, first_step, ordered):
+        """One pass; `ordered(place, count)` says what stands at a place, of so many."""
+        steps = self._steps(batch_size)
+        begins, widths = [0, *self.ends[:-1]], []
+        for begin, end in zip(begins, self.ends, strict=True):
+            widths.append([np.flatnonzero(ids[begin:end].any(axis=0))[-1] + 1 for ids in (self.sources, self.targets)])
+        with tf.device("CPU:0"):  # Where input pipelines run.
+            sources, targets, widths = tf.constant(self.sources), tf.constant(self.targets), tf.constant(widths)
+            last, begins, ends = (tf.constant(value, tf.int64) for value in (np.cumsum(steps), begins, self.ends))
+            count = tf.constant(sum(steps), tf.int64)
+
+        def batch(step):
+            place = ordered(step, count)
+            bucket = tf.searchsorted(last, [place], side="right")[0]
+            size = ends[bucket] - begins[bucket]
+            step_of_bucket = place - tf.concat([[0], last], 0)[bucket]
+            places = step_of_bucket * batch_size + tf.range(batch_size, dtype=tf.int64)
+            rows = begins[bucket] + ordered(places % size, size)
+            source = tf.gather(sources, rows)[:, : widths[bucket, 0]]
+            target = tf.gather(targets, rows)[:, : widths[bucket, 1]]
+            labels = target[:, 1:]
+            weights = tf.cast((places < size)[:, tf.newaxis] & (labels != PADDING), tf.float32)
+            return {"source": source, "target": target[:, :-1]}, labels, weights
+
+        batches = tf.data.Dataset.range(first_step, sum(steps)).map(batch, num_parallel_calls=tf.data.AUTOTUNE)
+        return batches.prefetch(tf.data.AUTOTUNE)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -200,33 +279,6 @@ def load(
     splits = [_split_of(*whole, widths) for whole in zip(parts, encoded, kept, strict=True)]
     cut = {part: int(rows.sum()) for part, rows in zip(PARTS[1:], too_long[1:], strict=True)}
     return Pairs(shown, *trained, *splits, int(too_long[0].sum()), cut, _fingerprint(trained, splits))
-
-
-def to_ids(tokens: tf.Tensor, lengths: tf.Tensor) -> tf.Tensor:
-    """Returns a model's ids (B, N) int32 of a tokenizer's (B, N): `SPECIALS` more, and `PADDING` behind `lengths` (B,).
-
-    This, `with_ends` and `to_tokens` work inside a graph.
-    """
-    within = tf.sequence_mask(lengths, tf.shape(tokens)[1])
-    return tf.where(within, tf.cast(tokens, tf.int32) + SPECIALS, PADDING)
-
-
-def with_ends(ids: tf.Tensor, lengths: tf.Tensor) -> tf.Tensor:
-    """Returns ids (B, N + 2) int32: `BEGIN`, the first `lengths` (B,) of each row, `END`, and `PADDING`.
-
-    A row whose length is more than N goes on beyond what is there: it has no `END`.
-    """
-    rows, width = tf.unstack(tf.shape(ids))
-    begins = tf.fill((rows, 1), BEGIN)
-    ends = tf.one_hot(lengths, width + 1, on_value=END, off_value=PADDING, dtype=tf.int32)
-    return tf.concat([begins, tf.pad(ids, [[0, 0], [0, 1]]) + ends], axis=1)
-
-
-def to_tokens(ids: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Returns (tokens (B, N), lengths (B,)), int32, of ids (B, N): what is in front of the first that is no token's."""
-    is_token = tf.cast(tf.greater_equal(ids, SPECIALS), tf.int32)
-    lengths = tf.reduce_sum(tf.math.cumprod(is_token, axis=1), axis=1)
-    return tf.maximum(tf.cast(ids, tf.int32) - SPECIALS, 0), lengths
 
 
 def normalised(text: str) -> str:

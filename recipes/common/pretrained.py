@@ -1,51 +1,66 @@
 """`--from`: a published checkpoint that a recipe starts from."""
 
-import functools
+from collections.abc import Callable
+from pathlib import Path
 
 import keras
 
-import zoo
-from zoo.attention import Positions
+from zoo import load_pretrained
+from zoo.attention import Positions, TransformerBlock
 from zoo.checks import BadInput
+from zoo.serving_text_classifier import check_sequence_length, check_tokenizer
+from zoo.subwords import MASKED
 from zoo.tokenizers import Tokenizer
 
 
-def tokenizer(args, family: str) -> Tokenizer | None:
-    """Returns the tokenizer of the checkpoint that `--from` names; None where it names none.
+def gpt(args, **choices) -> tuple[keras.Model, Tokenizer]:
+    """Returns the GPT that `--from` names, and its tokenizer.
 
     Args:
-        args: With `from`, a folder or a name on the hub, and `sequence_length`.
-        family: What it must be: "gpt" or "bert".
+        args: With `from`, a folder or a name on the hub, and `sequence_length`, the positions that a row is to have.
+        choices: See `zoo.load_pretrained`.
 
     Raises:
         ValueError: If there is no such checkpoint, it is of another family, has no tokenizer or one that does not fit,
-            or fewer positions than a row is to have.
+            or too few positions.
     """
+
+    def check(model, tokenizer):
+        if not any(isinstance(layer, TransformerBlock) and layer.attention.causal for layer in model.layers):
+            raise BadInput(f"It is a {model.name}.")
+        size = model.get_layer("embedding").input_dim
+        if tokenizer is None or tokenizer.vocabulary_size != size:
+            there = "no tokenizer" if tokenizer is None else f"a tokenizer of {tokenizer.vocabulary_size:,} tokens"
+            raise BadInput(f"There is {there}, and the model has {size:,}.")
+        most = [layer.max_sequence_length for layer in model.layers if isinstance(layer, Positions)]
+        if most and args.sequence_length > most[0]:
+            raise BadInput(f"--sequence-length {args.sequence_length}: the model has {most[0]:,} positions.")
+
+    return _load(args, "GPT", check, choices)
+
+
+def bert(args, **choices) -> tuple[keras.Model, Tokenizer]:
+    """Returns the BERT that `--from` names, and its tokenizer; to pre-train it must know [MASK]. See `gpt`."""
+
+    def check(model, tokenizer):
+        check_tokenizer(tokenizer, model, *([MASKED] if args.task == "pretrain" else []))
+        check_sequence_length(args.sequence_length, model)
+
+    return _load(args, "BERT", check, choices)
+
+
+def refuse_to_move_it(args) -> None:
+    """Raises `BadInput` where a new run would set aside what `--from` names, before anything is read from there."""
+    source, run_dir = getattr(args, "from"), Path(args.run_dir).resolve()
+    if source and run_dir in (Path(source).resolve(), *Path(source).resolve().parents):
+        raise BadInput(f"--from {source} is in --run-dir {args.run_dir}, which a new run sets aside: name another one.")
+
+
+def _load(args, needed, check: Callable[[keras.Model, Tokenizer], None], choices):
     source = getattr(args, "from")
-    if source is None:
-        return None
-    network, found = _load(source)
-    if network.name != family:
-        raise BadInput(f"--from {source}: it is a {network.name}, and this recipe trains a {family}.")
-    size = network.get_layer("embedding").input_dim
-    if found is None or found.vocabulary_size != size:
-        told = "no tokenizer" if found is None else f"a tokenizer of {found.vocabulary_size:,} tokens"
-        raise BadInput(
-            f"--from {source}: it has {told}, and the model has {size:,}; needed is the one it was made with."
-        )
-    most = [layer.max_sequence_length for layer in network.layers if isinstance(layer, Positions)]
-    if most and args.sequence_length > most[0]:
-        raise BadInput(
-            f"--sequence-length {args.sequence_length}: the model of --from has {most[0]:,} positions at most."
-        )
-    return found
-
-
-def model(args, **choices) -> keras.Model:
-    """Returns the model of the checkpoint that `--from` names, as `zoo.load_pretrained` makes it by `choices`."""
-    return zoo.load_pretrained(getattr(args, "from"), **choices)[0]
-
-
-@functools.lru_cache(maxsize=1)
-def _load(source):
-    return zoo.load_pretrained(source)
+    try:
+        model, tokenizer = load_pretrained(source, **choices)
+        check(model, tokenizer)
+    except BadInput as error:
+        raise BadInput(f"--from {source}: a {needed} with its tokenizer is needed. {error}") from None
+    return model, tokenizer

@@ -61,6 +61,12 @@ def exact_match(predictions: Sequence[str], references: Sequence[str | Sequence[
     return sum(text in texts for text, texts in zip(predictions, references, strict=True)) / len(predictions)
 
 
+def sentence_chrf(predictions: Sequence[str], references: Sequence[str | Sequence[str]]) -> list[float]:
+    """Returns the chrF of each prediction by itself, 0..100; see `translation_scores`."""
+    references, chrf = _checked(predictions, references), _installed().CHRF()
+    return [chrf.sentence_score(text, texts).score for text, texts in zip(predictions, references, strict=True)]
+
+
 def _checked(predictions, references):
     """Returns the references as a list for each prediction."""
     if not len(predictions) or len(predictions) != len(references):

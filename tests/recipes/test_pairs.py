@@ -12,8 +12,9 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from recipes.common import dates, pairs
-from recipes.common.pairs import BEGIN, END, PADDING, PARTS, SPECIALS, normalised, to_ids, to_tokens, with_ends
+from recipes.common.pairs import PARTS, normalised
 from zoo.checks import BadInput
+from zoo.serving_translation import BEGIN, END, PADDING, SPECIALS, to_ids, to_tokens, with_ends
 
 TATOEBA = Path(__file__).parents[2].parent / "shared" / "data" / "translation" / "tatoeba_cmn_eng.tsv"
 NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -128,15 +129,75 @@ def test_tokens_become_the_text_again(file, kind):
     assert [text.decode() for text in told] == [source for source, _ in loaded.test.texts]
 
 
-def test_what_a_transformer_learns(file):
-    loaded = load(file)
-    split = loaded.train.split()
-    inputs, labels = next(iter(split.raw_batches(7)))
-    assert split.size == len(loaded.train.texts)
-    np.testing.assert_array_equal(inputs["source"], loaded.train.sources[:7])
-    assert set(inputs["target"].numpy()[:, 0]) == {BEGIN}
-    np.testing.assert_array_equal(inputs["target"][:, 1:], tf.where(labels == END, PADDING, labels)[:, :-1])
-    assert inputs["target"].shape == labels.shape
+# --- batches
+
+
+def passed(buckets, batch_size, epoch=None, first_step=0):
+    """The batches of a pass, as NumPy arrays: in order, or shuffled as in an epoch."""
+    if epoch is None:
+        batches = buckets.batches(batch_size)
+    else:
+        counter = tf.Variable(epoch, dtype=tf.int64)
+        batches = buckets.training_batches(batch_size, counter, seed=5, first_step=first_step)
+    found = list(batches.as_numpy_iterator())
+    assert len(found) == batches.cardinality() == buckets.steps(batch_size) - first_step
+    return found
+
+
+def rows_of(batches):
+    """The ids of every pair of weight above 0, without padding."""
+    rows = []
+    for inputs, labels, weights in batches:
+        assert labels.shape == weights.shape == inputs["target"].shape
+        assert weights.dtype == np.float32
+        for row in np.flatnonzero(weights.any(axis=1)):
+            np.testing.assert_array_equal(weights[row], labels[row] != PADDING)
+            source, target = inputs["source"][row], inputs["target"][row]
+            ids = target[(target != PADDING) & (target != END)]
+            np.testing.assert_array_equal(labels[row][: len(ids)], [*ids[1:], END])
+            rows.append((*source[source != PADDING], *ids))
+    return rows
+
+
+@pytest.mark.parametrize("epoch", [None, 0, 3])
+def test_every_pair_is_in_a_pass_once(file, monkeypatch, epoch):
+    monkeypatch.setattr(pairs, "LEAST_PAIRS", 50)
+    split = load(file, kind="characters", max_length=60).train
+    buckets = split.buckets()
+    assert buckets.size == len(split.texts) == buckets.ends[-1]
+    assert len(buckets.ends) == pairs.MOST_BUCKETS
+    batches = passed(buckets, 7, epoch)
+    tokens = [np.concatenate(ids) for ids in zip(split.sources, split.targets, strict=True)]
+    expected = [tuple(ids[ids > END]) for ids in tokens]
+    assert sorted(tuple(token for token in row if token > END) for row in rows_of(batches)) == sorted(expected)
+    assert {len(labels) for _, labels, _ in batches} == {7}
+
+
+def test_batches_are_hardly_wider_than_what_is_in_them(file, monkeypatch):
+    monkeypatch.setattr(pairs, "LEAST_PAIRS", 50)
+    split = load(file, kind="characters", max_length=60).train
+    shapes = {(*inputs["source"].shape, *labels.shape) for inputs, labels, _ in passed(split.buckets(), 7, 0)}
+    assert len(shapes) == pairs.MOST_BUCKETS
+    assert max(shapes)[1] == split.sources.shape[1]
+    filled = [np.mean(inputs["source"] != PADDING) for inputs, _, _ in passed(split.buckets(), 7, 0)]
+    assert np.mean(filled) > np.mean(split.sources != PADDING) + 0.05
+
+
+def test_the_order_of_an_epoch(file, monkeypatch):
+    monkeypatch.setattr(pairs, "LEAST_PAIRS", 50)
+    buckets = load(file, kind="characters", max_length=60).train.buckets()
+    first, again, other = (passed(buckets, 7, epoch) for epoch in (1, 1, 2))
+    assert rows_of(first) == rows_of(again) != rows_of(other)
+    widths = [labels.shape[1] for _, labels, _ in first]
+    assert widths != sorted(widths), "the buckets come in turn"
+    for step in (1, 13, buckets.steps(7) - 1):
+        assert rows_of(passed(buckets, 7, 1, first_step=step)) == rows_of(first[step:])
+
+
+def test_few_pairs_are_one_bucket(file):
+    split = load(file).validation
+    assert split.buckets().ends == (len(split.texts),)
+    assert len(passed(split.buckets(), 64)) == 1
 
 
 # --- dates

@@ -210,7 +210,7 @@ def test_defaults_stand_in_the_signature(exported):
         ({"seed": [0, 0, 2**32, 0]}, r"seed=4294967296 in row 2"),
         ({"top_k": [1, 2, 3]}, r"top_k has shape \[3\].*each of the 4 prompts"),
         ({"top_p": [[1.0] * 4]}, r"top_p has shape \[1 4\]"),
-        ({"prompt": [b"fine", b"\xff"]}, r"prompt 1 is not valid UTF-8"),
+        ({"prompt": [b"fine", b"\xff"]}, r"row 1 is not valid UTF-8"),
     ],
 )
 def test_requests_that_do_not_fit(exported, numbers, told):
@@ -311,8 +311,8 @@ def test_next_reads_on(exported):
         ("detokenize", {"tokens": [[1], [2]], "lengths": [1]}, "lengths has 1 rows, tokens 2"),
         ("detokenize", {"tokens": [[1], [2]], "lengths": [1, 2]}, "lengths=2 in row 1 .*the columns of tokens"),
         ("detokenize", {"tokens": [[1], [2]], "lengths": [-1, 1]}, "lengths=-1 in row 0"),
-        ("score", {"prompt": [b"\xff"]}, "prompt 0 is not valid UTF-8"),
-        ("tokenize", {"prompt": [b"", b"\xff"]}, "prompt 1 is not valid UTF-8"),
+        ("score", {"prompt": [b"\xff"]}, "row 0 is not valid UTF-8"),
+        ("tokenize", {"prompt": [b"", b"\xff"]}, "row 1 is not valid UTF-8"),
     ],
 )
 def test_other_requests_that_do_not_fit(exported, signature, inputs, told):

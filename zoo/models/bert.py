@@ -1,10 +1,14 @@
-"""BERT: a Transformer that reads both ways. Shape letters: B batch, T positions, V vocabulary, D hidden_dim."""
+"""BERT: a Transformer that reads both ways.
+
+Shape letters: B batch, T positions, P places to predict at, V vocabulary, D hidden_dim.
+"""
 
 import keras
 from keras import layers
 
 from zoo import checks
 from zoo.attention import Positions, Segments, TokenMean, TransformerBlock
+from zoo.checks import BadInput
 from zoo.layers import Bias, Embedding
 
 BERT_SIZES = {  # `build_bert(30_522, 512, **BERT_SIZES["base"])`; Devlin et al. 2019, section 3, and Turc et al. 2019.
@@ -123,3 +127,46 @@ def build_bert(
     else:
         x = layers.Activation("linear", dtype="float32", name=head)(x)
     return keras.Model({"tokens": tokens, "segments": segments}, x, name=name)
+
+
+def predicting_at_places(model: keras.Model) -> keras.Model:
+    """Returns a masked language model that predicts at some places of a text alone, made of the layers of `model`.
+
+    In training these are a seventh of the positions, and most of a small net's time goes into logits.
+
+    Args:
+        model: Of `build_bert` with `head="masked_language_model"`.
+
+    Returns:
+        An uncompiled model from `tokens` and `segments` (B, T) and `places` (B, P), int32, each from 0 to T - 1, to
+        logits (B, P, V), float32: those that `model` has there.
+
+    Raises:
+        ValueError: If the model has another head.
+    """
+    blocks = [layer for layer in model.layers if isinstance(layer, TransformerBlock)]
+    if not blocks or model.layers[-1].name != "masked_language_model":
+        raise BadInput(f"model {model.name!r} predicts no tokens: build it with head='masked_language_model'.")
+    places = keras.Input((None,), dtype="int32", name="places")
+    x = AtPlaces(name="at_places")(blocks[-1].output, places)  # (B, P, D)
+    x = model.get_layer("transform_norm")(model.get_layer("transform")(x))
+    (bias,) = (layer for layer in model.layers if isinstance(layer, Bias))
+    x = model.layers[-1](bias(model.get_layer("embedding")(x, reverse=True)))
+    return keras.Model({**model.input, "places": places}, x, name=model.name)
+
+
+@keras.saving.register_keras_serializable(package="zoo")
+class AtPlaces(layers.Layer):
+    """Takes what x (B, T, D) has at `places` (B, P), integers from 0 to T - 1."""
+
+    supports_masking = True
+
+    def call(self, x, places):
+        chosen = places[..., None] == keras.ops.arange(keras.ops.shape(x)[1], dtype=places.dtype)
+        return keras.ops.matmul(keras.ops.cast(chosen, x.dtype), x)  # Faster to differentiate than gathering.
+
+    def compute_mask(self, x, places, mask=None):
+        return None  # No place is padding.
+
+    def compute_output_shape(self, x_shape, places_shape):
+        return (*places_shape, x_shape[-1])

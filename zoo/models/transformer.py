@@ -1,8 +1,10 @@
 """The Transformer from one sequence to another. Shape letters: B batch, S source positions, T target positions,
-V target vocabulary, D hidden_dim."""
+V target vocabulary, D hidden_dim, K beams."""
+
+from collections.abc import Callable
 
 import keras
-from keras import layers
+from keras import layers, ops
 
 from zoo import checks
 from zoo.attention import SinusoidalPositions, TransformerBlock
@@ -109,3 +111,65 @@ def build_transformer(
     if norm_first:
         x = layers.LayerNormalization(epsilon=1e-5, name="decoder_norm")(x)
     return keras.Model({"source": source, "target": target}, of_target(x, reverse=True), name=name)
+
+
+def decoder(model: keras.Model) -> Callable:
+    """Returns how a Transformer is decoded: the sources are read once, then a target a token at a time.
+
+    Args:
+        model: What `build_transformer` built.
+
+    Returns:
+        `begin(source, room, num_beams=1)`: from sources (B, S) int32 to (step, state) as `zoo.generation` takes them,
+        of B * K rows, the K beams of a source side by side, with room for so many positions of a target. The state is
+        what the target's positions have left; what a source has left is the same for all its beams and stays in `step`.
+
+    Raises:
+        ValueError: If the model is another one.
+
+    Example:
+
+    >>> import numpy as np
+    >>> from zoo.generation import beam_search
+    >>> begin = decoder(build_transformer(9, 7, num_layers=1, num_heads=2, hidden_dim=8))
+    >>> step, state = begin(np.array([[3, 4, 5], [6, 0, 0]]), room=4, num_beams=2)
+    >>> begins = np.ones((2, 1), "int32")
+    >>> beams, _, _ = beam_search(step, state, begins, [1, 1], max_new_tokens=4, num_beams=2, stop_tokens=(2,))
+    >>> tuple(beams.shape)
+    (2, 2, 5)
+    """
+    blocks = [
+        layer for layer in model.layers if isinstance(layer, TransformerBlock) and layer.cross_attention is not None
+    ]
+    if not blocks:
+        raise checks.BadInput(f"model={model.name!r}: it must be of build_transformer.")
+    named = {layer.name: layer for layer in model.layers}
+    embedding, positions = named["target_embedding"], named["target_positions"]
+    encoded = named.get("encoder_norm", named[f"encoder_{len(blocks) - 1}"]).output
+    encoder = keras.Model(model.input["source"], encoded, name="encoder")
+
+    def begin(source, room, num_beams=1):
+        source = ops.convert_to_tensor(source, "int32")
+        encoded, rows = encoder(source), num_beams * ops.shape(source)[0]
+        state, contexts = {"position": ops.zeros((rows,), "int32")}, []
+        for index, block in enumerate(blocks):
+            context = *block.cross_attention.keys_and_values(encoded), ops.not_equal(source, 0)
+            contexts.append([ops.repeat(tensor, num_beams, axis=0) for tensor in context])
+            shape = rows, *(room if size is None else size for size in block.attention.cache_shape)
+            state |= {f"{name}_{index}": ops.zeros(shape, block.compute_dtype) for name in ("keys", "values")}
+
+        def step(tokens, state):
+            position = ops.max(ops.append(state["position"], 0))  # All rows are at the same one.
+            x = positions(embedding(tokens[:, None]), position=position)
+            after = {"position": state["position"] + 1}
+            for index, (block, context) in enumerate(zip(blocks, contexts, strict=True)):
+                cache = state[f"keys_{index}"], state[f"values_{index}"]
+                x, (keys, values) = block.with_cache(x, cache, position, context)
+                after |= {f"keys_{index}": keys, f"values_{index}": values}
+            if "decoder_norm" in named:
+                x = named["decoder_norm"](x)
+            return embedding(x, reverse=True)[:, 0], after
+
+        return step, state
+
+    return begin

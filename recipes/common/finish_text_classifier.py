@@ -1,0 +1,174 @@
+"""The end of a recipe that classifies texts: score, compare, export, prove that the export scores the same, report."""
+
+import json
+from collections.abc import Iterator
+
+import numpy as np
+import tensorflow as tf
+
+from recipes.common import report, served
+from recipes.common.checkpoint import write_atomically
+from recipes.common.labelled_texts import LabelledTexts
+from recipes.common.parallel import DataParallel
+from recipes.common.runs import Run
+from zoo.serving import plain_copy
+from zoo.serving_text_classifier import export_text_classifier
+
+SERVED_BATCH = 64
+WARMUP_TEXTS = 8
+MOST_MISTAKES, MOST_CHARACTERS = 12, 200
+STRENGTHS = (1.0, 10.0, 100.0)  # Inverse of the baseline's penalty; the validation texts choose.
+SHOWN = ("accuracy", "macro_f1", "loss", "expected_calibration_error", "examples")
+
+
+def finish_text_classifier(
+    model: DataParallel, data: LabelledTexts, sequence_length: int, run: Run, *, training: dict, tuning: dict | None
+) -> dict:
+    """Scores a trained classifier on the test texts, exports it, and has the export score the same from raw text.
+
+    Args:
+        model: Compiled.
+        data: The texts.
+        sequence_length: Positions of a text at most, in training and then in serving.
+        run: The run.
+        training: What `fit` returned.
+        tuning: What `tune.search` found, or None.
+
+    Returns:
+        The scores of the trained model: `report.classification_scores`, and `macro_f1`, the classes' mean.
+
+    Raises:
+        Failed: If the served model does not score what the trained one does; nothing is exported then.
+    """
+    args, test = run.args, data.test.split()
+
+    def scored(probabilities):
+        scores = report.classification_scores(data.test.labels, probabilities, data.class_names)
+        return scores | {"macro_f1": float(np.mean([row["f1"] for row in scores["per_class"].values()]))}
+
+    probabilities = model.predict(test.batches(args.batch_size), verbose=0)[: test.size]
+    scores = scored(probabilities)
+    found, strength = baseline(data)
+    baseline_scores = scored(found) | {"inverse_penalty": strength}
+    print(f"\nTest accuracy {scores['accuracy']:.4f}, loss {scores['loss']:.4f}; a logistic regression on word counts:")
+    print(f"{baseline_scores['accuracy']:.4f} and {baseline_scores['loss']:.4f}.\n\n{report.table(scores)}\n")
+    report.plot_history(run, training["history"])
+    report.plot_confusion_matrix(run, scores)
+
+    # Exports are served on a CPU here; a GPU rounds differently, so they are held to the same weights on a CPU.
+    reference, expected = scores, probabilities
+    if tf.config.list_physical_devices("GPU"):
+        with tf.device("CPU:0"):
+            expected = plain_copy(model.model).predict(test.batches(args.batch_size), verbose=0)[: test.size]
+        reference = scored(expected)
+    served_scores: dict = {}
+
+    def check(folder):
+        served_scores.update(
+            served.check(
+                folder,
+                _requests(data.test.texts),
+                output="probabilities",
+                expected=expected,
+                score=lambda answers: scored(answers["probabilities"]),
+                trained=reference,
+                headline="accuracy",
+            )
+        )
+
+    version = export_text_classifier(
+        model.model,
+        data.tokenizer,
+        data.class_names,
+        args.export_dir,
+        examples=data.test.texts[:WARMUP_TEXTS],
+        sequence_length=sequence_length,
+        check=check,
+    )
+    facts = {
+        "model": model.model.name,
+        "data": data.name,
+        "began with": getattr(args, "from") or "random weights",
+        "texts": ", ".join(f"{size} {part}" for part, size in data.describe()["sizes"].items()),
+        f"texts cut at {sequence_length} positions": ", ".join(
+            f"{cut} {part}" for part, cut in data.describe()["cut"].items()
+        ),
+        "vocabulary": f"{data.tokenizer.vocabulary_size} wordpieces",
+        "parameters": model.model.count_params(),
+        "devices": run.facts["devices"],
+        "export": str(version),
+    }
+    parts = {"trained": scores, "served": served_scores, "baseline": baseline_scores, "training": training}
+    mistakes = surest_mistakes(data, probabilities)
+    _write(run, {"facts": facts, **parts, "tuning": tuning, "mistakes": mistakes})
+    print(f"Report: {run.folder / 'report.md'}. Export: {version}.")
+    return scores
+
+
+def baseline(data: LabelledTexts) -> tuple[np.ndarray, float]:
+    """Returns what a logistic regression on TF-IDF of words and pairs of words says of the test texts.
+
+    Returns:
+        Probabilities (N, K), and its inverse penalty: of `STRENGTHS` the one that does best on the validation texts.
+    """
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.metrics import log_loss
+
+    words = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True)
+    train = words.fit_transform(data.train.texts)
+    validation, test = words.transform(data.validation.texts), words.transform(data.test.texts)
+    classes = np.arange(len(data.class_names))
+
+    def answers(fitted, features):
+        probabilities = np.zeros((features.shape[0], len(classes)))
+        probabilities[:, fitted.classes_] = fitted.predict_proba(features)  # A small part may lack a class.
+        return probabilities
+
+    fitted = [LogisticRegression(C=strength, max_iter=1000).fit(train, data.train.labels) for strength in STRENGTHS]
+    losses = [log_loss(data.validation.labels, answers(one, validation), labels=classes) for one in fitted]
+    best = int(np.argmin(losses))
+    return answers(fitted[best], test), STRENGTHS[best]
+
+
+def surest_mistakes(data: LabelledTexts, probabilities: np.ndarray) -> list[dict]:
+    """Returns the wrong answers that the model was surest of: `text`, its `label`, `answer` and `probability`."""
+    answers = probabilities.argmax(axis=1)
+    wrong = np.flatnonzero(answers != data.test.labels)
+    surest = wrong[np.argsort(-probabilities.max(axis=1)[wrong], kind="stable")][:MOST_MISTAKES]
+    return [
+        {
+            "text": data.test.texts[row],
+            "label": data.class_names[data.test.labels[row]],
+            "answer": data.class_names[answers[row]],
+            "probability": float(probabilities[row].max()),
+        }
+        for row in surest
+    ]
+
+
+def _requests(texts) -> Iterator[dict[str, np.ndarray]]:
+    for begin in range(0, len(texts), SERVED_BATCH):
+        yield {"text": np.array([text.encode() for text in texts[begin : begin + SERVED_BATCH]], object)}
+
+
+def _write(run, found):
+    training = {key: value for key, value in found["training"].items() if key != "history"}
+    contents = json.dumps(found | {"training": training}, indent=2)
+    write_atomically(run.folder / "report.json", (contents + "\n").encode())
+    facts, scored = found["facts"], [found[key] for key in ("trained", "served", "baseline")]
+    lines = [f"# {facts['model']} on {facts['data']}", ""]
+    lines += [f"- {key}: {value}" for key, value in facts.items()]
+    lines += [f"- {key.replace('_', ' ')}: {value}" for key, value in training.items()]
+    lines += ["", "## Scores on the test texts", ""]
+    lines += ["| score | trained model | served model | logistic regression on TF-IDF |", "| --- | --: | --: | --: |"]
+    lines += [f"| {key.replace('_', ' ')} | {' | '.join(f'{scores[key]:.6g}' for scores in scored)} |" for key in SHOWN]
+    lines += ["", "## Each class", "", report.table(found["trained"])]
+    lines += ["", "## The surest mistakes", "", "| text | is | answer | probability |", "| --- | --- | --- | --: |"]
+    for mistake in found["mistakes"]:
+        text = report.cell(mistake["text"][:MOST_CHARACTERS])
+        label, answer = report.cell(mistake["label"]), report.cell(mistake["answer"])
+        lines.append(f"| {text} | {label} | {answer} | {mistake['probability']:.3f} |")
+    lines += ["", "## Plots", "", "![learning_curves](plots/learning_curves.png)"]
+    lines += ["![confusion_matrix](plots/confusion_matrix.png)", *report.search_lines(found["tuning"])]
+    write_atomically(run.folder / "report.md", ("\n".join(lines) + "\n").encode())

@@ -1,0 +1,387 @@
+"""The recipe of BERT, from its command line to the served text: pre-training, and classifying from there."""
+
+import argparse
+import json
+import random
+import re
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import recipes.bert
+import recipes.common.pretrained
+from recipes.common import corpora
+from recipes.common.finish_masked_language_model import by_frequency, masked_scores
+from recipes.common.fit import _Keeper
+from recipes.common.flags import Interrupted
+from recipes.common.masked_language_model import AtHiddenTokens, MaskedRows, held_out, hide
+from zoo import build_bert, build_gpt, load_pretrained, save_pretrained, tokenizers
+from zoo.checks import BadInput
+from zoo.subwords import MASKED
+
+WORDS = ["the", "cat", "sat", "on", "a", "mat", "and", "saw", "that", "dog", "who", "ran", "far", "all", "day", "long"]
+KINDS = {"animal": ["cat", "dog", "mouse"], "food": ["bread", "soup", "rice"]}
+TINY = {
+    "CHOICES": {task: {"num_layers": 1, "dropout_rate": 0.1} for task in ("pretrain", "classify")},
+    "NUM_HEADS": 2,
+    "HIDDEN_DIM": 16,
+}
+
+
+@pytest.fixture(autouse=True)
+def tiny(monkeypatch):
+    for name, value in TINY.items():
+        monkeypatch.setattr(recipes.bert, name, value)
+
+
+def run(*arguments):
+    return recipes.bert.main([*map(str, arguments)])
+
+
+def folders(folder):
+    return "--run-dir", folder / "run", "--export-dir", folder / "export"
+
+
+@pytest.fixture(scope="module")
+def novel(tmp_path_factory):
+    path = tmp_path_factory.mktemp("text") / "novel.txt"
+    draw = random.Random(0)
+    path.write_text("\n".join(" ".join(draw.choices(WORDS, k=8)).capitalize() + "." for _ in range(300)))
+    return path
+
+
+@pytest.fixture(scope="module")
+def reviews(tmp_path_factory):
+    path = tmp_path_factory.mktemp("labelled") / "reviews.csv"
+    draw = random.Random(0)
+    rows = [
+        f'"{" ".join([*draw.choices(WORDS, k=5), draw.choice(words), *draw.choices(WORDS, k=3)])}",{label}'
+        for label, words in KINDS.items()
+        for _ in range(60)
+    ]
+    path.write_text("\n".join(["text,label", *rows]))
+    return path
+
+
+def pretraining(folder, novel, *more):
+    options = ("--epochs", 2, "--batch-size", 8, "--sequence-length", 16, "--vocabulary-size", 80)
+    return "--data", novel, *options, *folders(folder), *more
+
+
+def classifying(folder, reviews, *more):
+    options = ("--epochs", 6, "--batch-size", 8, "--sequence-length", 16, "--learning-rate", 0.01)
+    return "--task", "classify", "--data", reviews, *options, *folders(folder), *more
+
+
+@pytest.fixture(scope="module")
+def pretrained(tmp_path_factory, novel):
+    folder = tmp_path_factory.mktemp("pretrained")
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in TINY.items():
+            patch.setattr(recipes.bert, name, value)
+        return folder, run(*pretraining(folder, novel))
+
+
+def test_the_served_model_scores_what_training_reported(pretrained):
+    folder, scores = pretrained
+    report = json.loads((folder / "run/report.json").read_text())
+    assert report["trained"] == scores
+    assert not report["served"]["keras_loaded"]
+    for key, value in scores.items():
+        assert report["served"][key] == pytest.approx(value, rel=1e-4)
+    assert scores["tokens"] > 10
+    assert report["by_frequency"]["tokens"] == scores["tokens"]
+    told = (folder / "run/report.md").read_text()
+    assert f"{scores['accuracy']:.6g}" in told
+    assert re.search(r"\| .*\[MASK\].* \| \w+\.? \| .*,.* \|", told), "a gap and what fills it"
+
+
+def test_what_was_pretrained_is_saved_with_its_tokenizer(pretrained):
+    model, tokenizer = load_pretrained(pretrained[0] / "run/pretrained")
+    served = tf.saved_model.load(str(pretrained[0] / "export/1"))
+    text = "the cat [MASK] on a mat"
+    read = served.signatures["tokenize"](text=tf.constant([text]))["tokens"].numpy()
+    pieces = [tokenizer.encode(piece).tolist() for piece in text.split(MASKED)]
+    assert read[0, 1:-1].tolist() == [*pieces[0], tokenizer.special[MASKED], *pieces[1]]
+    place = read[0].tolist().index(tokenizer.special[MASKED])
+    answer = served.signatures["score"](
+        tokens=tf.constant(read), places=tf.constant([[place]]), targets=tf.constant([[7]])
+    )
+    logits = model({"tokens": read, "segments": np.zeros_like(read)})[0, place]
+    np.testing.assert_allclose(answer["log_probabilities"][0, 0], tf.nn.log_softmax(logits)[7], rtol=1e-4)
+
+
+def test_the_same_command_gives_the_same_numbers_and_resumes(pretrained, tmp_path, novel, monkeypatch):
+    """Stopped in the middle of the second epoch, it ends as a run that was never stopped."""
+    steps, stop = [], _Keeper._stop_if_asked
+
+    def stop_once(self):
+        steps.append(self.step)
+        if self.epoch == 1 and len(steps) > 2:
+            self.signal = 2
+            self._save()
+        stop(self)
+
+    monkeypatch.setattr(recipes.bert, "STEPS_PER_EXECUTION", 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(_Keeper, "_stop_if_asked", stop_once)
+        with pytest.raises(Interrupted):
+            run(*pretraining(tmp_path, novel))
+    assert run(*pretraining(tmp_path, novel, "--resume")) == pytest.approx(pretrained[1], rel=1e-5)
+
+
+def test_classifying(tmp_path, reviews):
+    scores = run(*classifying(tmp_path, reviews))
+    report = json.loads((tmp_path / "run/report.json").read_text())
+    assert report["trained"] == scores
+    assert report["served"]["accuracy"] == scores["accuracy"]
+    assert report["served"]["loss"] == pytest.approx(scores["loss"], rel=1e-4)
+    assert report["served"]["confusion_matrix"] == scores["confusion_matrix"]
+    assert report["baseline"]["accuracy"] > 0.8
+    f1 = [row["f1"] for row in scores["per_class"].values()]
+    assert scores["macro_f1"] == pytest.approx(np.mean(f1))
+    assert len(report["mistakes"]) == round((1 - scores["accuracy"]) * scores["examples"])
+    told = (tmp_path / "run/report.md").read_text()
+    for text in ("logistic regression", "macro f1", "| animal", "random weights", "texts cut at 16 positions: 0 train"):
+        assert text in told
+    answer = tf.saved_model.load(str(tmp_path / "export/1")).signatures["serving_default"](text=tf.constant(["a cat"]))
+    assert [name.decode() for name in answer["classes"][0].numpy()] == ["animal", "food"]
+
+
+def test_classifying_from_what_was_pretrained(pretrained, tmp_path, reviews):
+    source = pretrained[0] / "run/pretrained"
+    run(*classifying(tmp_path, reviews, "--from", source, "--replicas", 2))
+    report = json.loads((tmp_path / "run/report.json").read_text())
+    assert report["facts"]["began with"] == str(source)
+    assert report["facts"]["devices"] == "2 x CPU"
+    size = load_pretrained(source)[1].vocabulary_size
+    assert report["facts"]["vocabulary"] == f"{size} wordpieces"
+    assert "--from" in (pretrained[0] / "run/report.md").read_text()
+
+
+def test_it_begins_with_the_weights_that_were_pretrained(pretrained):
+    arguments = {
+        "from": str(pretrained[0] / "run/pretrained"),
+        "sequence_length": 16,
+        "task": "classify",
+        "rematerialize": False,
+    }
+    args = argparse.Namespace(**arguments)
+    begun = recipes.bert.network(args, 80, {"num_classes": 3}, num_layers=5, dropout_rate=0.2)
+    there, _ = load_pretrained(arguments["from"])
+    assert begun.output_shape == (None, 3)
+    for layer in ("embedding", "positions", "block_0"):
+        for ours, theirs in zip(
+            begun.get_layer(layer).get_weights(), there.get_layer(layer).get_weights(), strict=True
+        ):
+            np.testing.assert_array_equal(ours, theirs)
+    assert begun.get_layer("dropout").rate == 0.2
+
+
+def test_pretraining_goes_on_from_a_checkpoint_in_its_tokens(pretrained, tmp_path, novel):
+    folder, before = pretrained
+    again = run(*pretraining(tmp_path, novel, "--from", folder / "run/pretrained", "--vocabulary-size", 30))
+    assert again["tokens"] == before["tokens"]
+    assert again["nats_per_token"] < before["nats_per_token"]
+
+
+def test_dry_run_of_classifying(tmp_path, capsys):
+    run("--task", "classify", "--dry-run", *folders(tmp_path))
+    told = capsys.readouterr().out
+    assert "the same as trained" in told
+    assert "Dry run done" in told
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_tasks_have_defaults_of_their_own(monkeypatch):
+    found = []
+
+    def stop(args):
+        found.append(args)
+        raise InterruptedError
+
+    monkeypatch.setattr(recipes.common.pretrained, "refuse_to_move_it", stop)
+    for arguments in ([], ["--task", "classify"], ["--task", "classify", "--epochs", "1", "--run-dir", "here"]):
+        with pytest.raises(InterruptedError):
+            run(*arguments)
+    pretrain, classify, given = map(vars, found)
+    assert {key: pretrain[key] for key in recipes.bert.PRETRAINING} == recipes.bert.PRETRAINING
+    assert {key: classify[key] for key in recipes.bert.CLASSIFICATION} == recipes.bert.CLASSIFICATION
+    assert (given["epochs"], given["run_dir"]) == (1, "here")
+    assert given["learning_rate"] == classify["learning_rate"]
+
+
+def small_bert(tokenizer, **options):
+    return build_bert(tokenizer.vocabulary_size, 16, num_layers=1, num_heads=2, hidden_dim=16, **options)
+
+
+@pytest.mark.parametrize(
+    ("saved", "told"),
+    [
+        ("gpt", "a BERT with its tokenizer is needed.*gpt2"),
+        ("no tokenizer", "a BERT with its tokenizer is needed.*wordpieces"),
+        ("short", "16.*the model has 8 positions"),
+        ("subwords", "of 'subwords': .*needs wordpieces"),
+        ("nothing", "there is no such folder"),
+    ],
+)
+def test_what_cannot_be_begun_from(saved, told, tmp_path, reviews):
+    folder = tmp_path / "source"
+    tokenizer = tokenizers.train("wordpieces", "the cat sat on the mat " * 3)
+    if saved == "gpt":
+        save_pretrained(build_gpt(300, 16, num_layers=1, num_heads=2, hidden_dim=16), folder)
+    elif saved == "no tokenizer":
+        save_pretrained(small_bert(tokenizer), folder)
+    elif saved == "short":
+        save_pretrained(build_bert(60, 8, num_layers=1, num_heads=2, hidden_dim=16), folder, tokenizer)
+    elif saved == "subwords":
+        tokenizer = tokenizers.train("subwords", "the cat sat on the mat " * 3)
+        save_pretrained(small_bert(tokenizer), folder, tokenizer)
+    with pytest.raises(BadInput, match=rf"(?s)--from {re.escape(str(folder))}.*{told}"):
+        run(*classifying(tmp_path / "new", reviews, "--from", folder))
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_run_does_not_move_what_it_begins_from(pretrained, reviews):
+    with pytest.raises(BadInput, match="sets aside: name another one"):
+        run(*classifying(pretrained[0], reviews, "--from", pretrained[0] / "run/pretrained"))
+    assert (pretrained[0] / "run/pretrained/config.json").exists()
+
+
+def test_a_text_too_short_for_a_batch(tmp_path, novel):
+    with pytest.raises(BadInput, match=r"--batch-size 5000: .*--sequence-length"):
+        run(*pretraining(tmp_path, novel, "--batch-size", 5000))
+
+
+# What is hidden.
+
+TOKENIZER = tokenizers.train("wordpieces", " ".join(WORDS) * 3)
+FIRST, LAST = (TOKENIZER.special[token] for token in ("[CLS]", "[SEP]"))
+
+
+def rows(count, width, seed=0):
+    special = len(TOKENIZER.special)
+    found = np.random.default_rng(seed).integers(special, TOKENIZER.vocabulary_size, (count, width + 2))
+    found[:, 0], found[:, -1] = FIRST, LAST
+    return found.astype("int32")
+
+
+def test_hidden_tokens():
+    there = rows(400, 60)
+    inputs, labels, weights = (
+        tf.nest.map_structure(lambda part: part.numpy(), part)
+        for part in hide(tf.constant(there), TOKENIZER, tf.constant([3, 4]))
+    )
+    tokens, places = inputs["tokens"], inputs["places"]
+    assert labels.shape == places.shape == weights.shape == (400, 9), "15 % of 60"
+    assert weights.all()
+    assert all(len(set(row)) == 9 for row in places.tolist())
+    np.testing.assert_array_equal(np.take_along_axis(there, places, 1), labels)
+    elsewhere = np.ones_like(there, bool)
+    np.put_along_axis(elsewhere, places, False, 1)
+    np.testing.assert_array_equal(tokens[elsewhere], there[elsewhere])
+    shown = np.take_along_axis(tokens, places, 1)
+    masked, kept = (shown == TOKENIZER.special[MASKED]).mean(), (shown == labels).mean()
+    assert masked == pytest.approx(0.8, abs=0.03)
+    assert kept == pytest.approx(0.1, abs=0.03)
+    others = shown[(shown != labels) & (shown != TOKENIZER.special[MASKED])]
+    assert not set(others.tolist()) & set(TOKENIZER.special.values())
+    assert len(set(others.tolist())) > 20
+    assert np.ptp(np.bincount(places.ravel(), minlength=62)[1:-1]) < 60, "no place is preferred"
+    assert not np.isin(places, [0, 61]).any()
+
+
+def test_special_tokens_and_padding_are_not_hidden():
+    there = np.zeros((3, 22), "int32")
+    there[0, :8] = [FIRST, 30, 31, TOKENIZER.unknown, 32, 33, 34, LAST]
+    there[1, :2] = [FIRST, LAST]
+    there[2, :4] = [FIRST, TOKENIZER.unknown, 40, LAST]
+    inputs, labels, weights = hide(tf.constant(there), TOKENIZER, tf.constant([1, 2]))
+    assert labels.shape == (3, 3)
+    assert (labels.numpy() != 0).sum(axis=1).tolist() == [1, 0, 1]
+    assert labels[2, 0] == 40
+    np.testing.assert_array_equal(weights, labels.numpy() != 0)
+    changed = inputs["tokens"].numpy() != there
+    assert not changed[:, [0]].any()
+    assert changed.sum() <= 2
+    assert not changed[there == TOKENIZER.unknown].any()
+
+
+def batches(train, seed=0, epoch=0, **options):
+    epoch = tf.Variable(epoch, dtype=tf.int64)
+    return list(train.training_batches(8, epoch, seed=seed, **options).as_numpy_iterator())
+
+
+def test_training_rows_are_drawn_anew_and_can_be_entered_anywhere():
+    text = np.tile(np.arange(len(TOKENIZER.special), TOKENIZER.vocabulary_size, dtype="uint8"), 30)
+    train = MaskedRows(text, TOKENIZER, 12)
+    found = batches(train)
+    assert len(found) == train.steps(8) == len(text) // 80
+    for inputs, labels, weights in found:
+        assert inputs["tokens"].shape == inputs["segments"].shape == (8, 12)
+        assert inputs["places"].shape == labels.shape == weights.shape == (8, 2)
+        whole = inputs["tokens"].copy()
+        np.put_along_axis(whole, inputs["places"], labels, 1)
+        inner = whole[:, 1:-1].astype(int)
+        size = TOKENIZER.vocabulary_size - len(TOKENIZER.special)
+        assert ((inner[:, 1:] - inner[:, :-1]) % size == 1).all(), "as the text goes on, a ring"
+    for later, expected in zip(batches(train, first_step=3), found[3:], strict=True):
+        tf.nest.map_structure(np.testing.assert_array_equal, later, expected)
+    for options in ({"seed": 1}, {"epoch": 1}):
+        assert not np.array_equal(batches(train, **options)[0][0]["tokens"], found[0][0]["tokens"])
+
+
+def test_held_out_rows_cover_the_text_and_never_change():
+    text = np.arange(5, 5 + 25, dtype="uint8")
+    split, again = (held_out(text, TOKENIZER, 12) for _ in range(2))
+    tf.nest.map_structure(np.testing.assert_array_equal, split.arrays, again.arrays)
+    inputs, labels = split.arrays
+    assert (labels != 0).sum(axis=1).tolist() == [2, 2, 1]
+    whole = inputs["tokens"].copy()
+    for row, (places, those) in enumerate(zip(inputs["places"], labels, strict=True)):
+        whole[row, places[those != 0]] = those[those != 0]
+    assert np.concatenate([whole[0, 1:-1], whole[1, 1:-1], whole[2, 1:6]]).tolist() == text.tolist()
+    assert whole[2, 6:].tolist() == [LAST, 0, 0, 0, 0, 0]
+
+
+def test_what_trains_is_the_model_itself():
+    """The loss at the hidden tokens is that of the whole model's logits there, and its weights learn."""
+    model = small_bert(TOKENIZER, head="masked_language_model", dropout_rate=0.0)
+    learner = AtHiddenTokens(model, 8)
+    learner.compile(keras.optimizers.Adam(0.01))
+    text = rows(1, 98)[0].astype("uint8")
+    split = held_out(np.tile(text[1:-1], 4), TOKENIZER, 12)
+    inputs, labels = split.arrays
+
+    def loss():
+        logits = tf.gather(model({key: inputs[key] for key in ("tokens", "segments")}), inputs["places"], batch_dims=1)
+        losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
+        return float(tf.reduce_mean(losses[labels != 0]))
+
+    before = loss()
+    assert learner.evaluate(split.batches(8), verbose=0) == pytest.approx(before, rel=1e-5)
+    learner.fit(split.batches(8), epochs=3, shuffle=False, verbose=0)
+    assert loss() < before - 0.1
+    assert learner.evaluate(split.batches(8), verbose=0) == pytest.approx(loss(), rel=1e-5)
+
+
+def test_scores():
+    targets = np.array([[4, 5], [6, 0]])
+    scores = masked_scores(np.log([[0.5, 0.25], [0.125, 0.9]]), np.array([[4, 4], [6, 0]]), targets)
+    assert scores == {"tokens": 3, "accuracy": pytest.approx(2 / 3), "nats_per_token": pytest.approx(2 * np.log(2))} | {
+        "perplexity": pytest.approx(4)
+    }
+    ordinary = TOKENIZER.vocabulary_size - len(TOKENIZER.special)
+    log_probabilities, predicted = by_frequency(np.array([9, 9, 9, 8]), np.array([[9, 8, 7]]), TOKENIZER)
+    np.testing.assert_allclose(np.exp(log_probabilities[0]), np.array([4, 2, 1]) / (ordinary + 4))
+    assert predicted.tolist() == [[9, 9, 9]]
+
+
+def test_a_corpus_in_other_tokens(novel):
+    corpus = corpora.load(str(novel), kind="wordpieces", vocabulary_size=60, sequence_length=16)
+    other = corpora.load(str(novel), kind="wordpieces", tokenizer=TOKENIZER, sequence_length=16)
+    np.testing.assert_array_equal(other.test, TOKENIZER.encode(corpus.test_text))
+    assert other.tokenizer is TOKENIZER
+    assert other.fingerprint != corpus.fingerprint
