@@ -56,7 +56,7 @@ def main(argv=None):
 
 
 def net(source_size, target_size, *, num_layers, hidden_dim, dropout_rate):
-    """Returns the Transformer as `zoo.build_transformer` has it: nothing is normalised behind its stacks."""
+    """Returns the Transformer as `zoo.build_transformer` has it."""
     import torch
     from torch import nn
 
@@ -67,9 +67,11 @@ def net(source_size, target_size, *, num_layers, hidden_dim, dropout_rate):
             for embedding in (self.source, self.target):
                 nn.init.normal_(embedding.weight, std=hidden_dim**-0.5)
             self.dropout = nn.Dropout(dropout_rate)
-            width, options = 4 * hidden_dim, {"dropout": dropout_rate, "batch_first": True}
+            width = 4 * hidden_dim
+            options = {"dropout": dropout_rate, "batch_first": True, "norm_first": recipe.NORM_FIRST}
             self.transformer = nn.Transformer(hidden_dim, recipe.NUM_HEADS, num_layers, num_layers, width, **options)
-            self.transformer.encoder.norm = self.transformer.decoder.norm = None
+            if not recipe.NORM_FIRST:  # Then what comes out is normalised already.
+                self.transformer.encoder.norm = self.transformer.decoder.norm = None
             self.transformer.encoder.use_nested_tensor = False
 
         def embed(self, ids, embedding):
