@@ -1,4 +1,4 @@
-"""The LSTM that trains on a CPU's cores computes what Keras's does."""
+"""The LSTM that trains on a CPU's cores computes what Keras's does, and dropout there drops as it should."""
 
 import os
 
@@ -10,6 +10,7 @@ import tensorflow as tf
 from zoo import layers
 
 ROWS, LENGTH, FEATURES, UNITS = 16, 7, 3, 5
+RATE = 0.3  # Of dropout.
 
 
 def pair(**options):
@@ -189,3 +190,40 @@ def test_on_one_core_a_batch_is_not_shared_out(monkeypatch):
     for others in results[1:]:
         for one, other in zip(*map(tf.nest.flatten, (results[0], others)), strict=True):
             np.testing.assert_allclose(other, one, rtol=2e-4, atol=2e-5)
+
+
+def drawn(layer, shape=(64, 500)):
+    with layers.on_one_core():
+        return np.array(layer(np.ones(shape, "float32"), training=True))
+
+
+def test_dropout_drops_each_number_as_often_as_the_rate_says():
+    for seed in (0, 1):
+        found = drawn(layers.Dropout(RATE, seed=seed))
+        assert set(np.unique(found).tolist()) == {0.0, float(np.float32(1 / (1 - RATE)))}
+        deviation = (RATE * (1 - RATE)) ** 0.5
+        assert abs((found == 0).mean() - RATE) < 4 * deviation / found.size**0.5
+        for axis in (0, 1):  # No row or column is dropped more often than chance has it.
+            shares = (found == 0).mean(axis=axis)
+            assert abs(shares - RATE).max() < 5 * deviation / found.shape[axis] ** 0.5
+
+
+def test_dropout_of_neighbours_steps_and_seeds_is_independent():
+    layer, other = layers.Dropout(RATE, seed=0), layers.Dropout(RATE, seed=1)
+    first, second, theirs = (drawn(each) == 0 for each in (layer, layer, other))
+    pairs = [(first, second), (first, theirs), (first[:, 1:], first[:, :-1]), (first[1:], first[:-1])]
+    for one, two in pairs:
+        assert abs(np.corrcoef(one.ravel(), two.ravel())[0, 1]) < 5 / one.size**0.5
+
+
+def test_the_same_seed_drops_the_same():
+    one, two = (drawn(layers.Dropout(RATE, seed=3)) for _ in range(2))
+    np.testing.assert_array_equal(one, two)
+
+
+def test_elsewhere_dropout_is_keras_s_own():
+    inputs = np.ones((8, 50), "float32")
+    ours, theirs = (kind.Dropout(RATE, seed=3)(inputs, training=True) for kind in (layers, keras.layers))
+    np.testing.assert_array_equal(np.array(ours), np.array(theirs))
+    with layers.on_one_core():
+        np.testing.assert_array_equal(np.array(layers.Dropout(RATE)(inputs, training=False)), inputs)

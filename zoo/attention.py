@@ -18,6 +18,7 @@ from keras import layers, ops
 
 from zoo import checks
 from zoo.checks import BadInput
+from zoo.layers import Dropout
 
 NEVER = -1e9  # The score of a position that is not attended to; finite, so that a row of padding alone is no NaN.
 NORMALIZATIONS = {"layer": layers.LayerNormalization, "rms": layers.RMSNormalization}
@@ -99,7 +100,7 @@ class Attention(layers.Layer):
             hidden_dim, kernel_initializer=self.output_initializer, name="output", **dense
         )
         self.output_projection.build(x_shape)
-        self.dropout = layers.Dropout(self.dropout_rate, dtype=self.dtype_policy) if self.dropout_rate else None
+        self.dropout = Dropout(self.dropout_rate, dtype=self.dtype_policy) if self.dropout_rate else None
 
     def call(self, x, context=None, mask=None, x_mask=None, context_mask=None, training=False):
         if self.cross:
@@ -281,7 +282,7 @@ class TransformerBlock(layers.Layer):
         self.attention_norm = norm(epsilon=epsilon, dtype=self.dtype_policy, name="attention_norm")
         self.cross_norm: Any = norm(epsilon=epsilon, dtype=self.dtype_policy, name="cross_norm") if cross else None
         self.feed_forward_norm = norm(epsilon=epsilon, dtype=self.dtype_policy, name="feed_forward_norm")
-        self.dropout = layers.Dropout(dropout_rate, dtype=self.dtype_policy) if dropout_rate else None
+        self.dropout = Dropout(dropout_rate, dtype=self.dtype_policy) if dropout_rate else None
 
     def build(self, x_shape, context_shape=None):
         arguments, hidden_dim = self.arguments, x_shape[-1]

@@ -22,6 +22,7 @@ from keras import ops, tree
 
 from zoo import checks
 from zoo.checks import BadInput
+from zoo.layers import mixed, uint32
 
 MOST_DRAWS, MOST_POSITIONS = 1 << 16, 64  # Random numbers for a row, and positions, that are drawn for together.
 COLDEST = 1e-30  # No temperature divides by less: a quotient stays finite, and the likeliest token far ahead.
@@ -179,11 +180,11 @@ def gumbel(seed, position, rows, size):
         size: V.
     """
     position = ops.convert_to_tensor(position)
-    step = _mix(ops.cast(ops.reshape(position, (-1, 1, 1)), "uint32") + _uint32(0x9E3779B9))
-    key = _mix(_column(seed, "uint32") ^ step)  # (N, B or 1, 1)
-    token = _mix(ops.cast(ops.arange(size), "uint32") * _uint32(0x85EBCA6B) + _uint32(1))
-    bits = _mix(_mix(key ^ token) + _uint32(0xC2B2AE35) * key)
-    uniform = (ops.cast(ops.right_shift(bits, _uint32(8)), "float32") + 0.5) / 2.0**24
+    step = mixed(ops.cast(ops.reshape(position, (-1, 1, 1)), "uint32") + uint32(0x9E3779B9))
+    key = mixed(_column(seed, "uint32") ^ step)  # (N, B or 1, 1)
+    token = mixed(ops.cast(ops.arange(size), "uint32") * uint32(0x85EBCA6B) + uint32(1))
+    bits = mixed(mixed(key ^ token) + uint32(0xC2B2AE35) * key)
+    uniform = (ops.cast(ops.right_shift(bits, uint32(8)), "float32") + 0.5) / 2.0**24
     noise = ops.broadcast_to(-ops.log(-ops.log(uniform)), (ops.shape(step)[0], rows, size))
     return noise if len(position.shape) else noise[0]
 
@@ -458,14 +459,3 @@ def _is(value, number):
 def _column(value, dtype="float32"):
     """A number or (B,) as (1, 1) or (B, 1)."""
     return ops.reshape(ops.cast(ops.convert_to_tensor(value), dtype), (-1, 1))
-
-
-def _uint32(value):
-    return ops.convert_to_tensor(np.uint32(value), "uint32")
-
-
-def _mix(bits):
-    """Scrambles uint32: every bit of the result depends on every one of `bits` (Ellis's and Wellons's lowbias32)."""
-    for shift, factor in ((16, 0x7FEB352D), (15, 0x846CA68B)):
-        bits = (bits ^ ops.right_shift(bits, _uint32(shift))) * _uint32(factor)
-    return bits ^ ops.right_shift(bits, _uint32(16))

@@ -3,9 +3,11 @@
 import contextlib
 import contextvars
 import functools
+import math
 import os
 
 import keras
+import numpy as np
 
 # TensorFlow's replicas would each keep statistics of their own; on other backends they never do, and Keras refuses.
 SYNCHRONIZED = keras.config.backend() == "tensorflow"
@@ -80,6 +82,38 @@ def core_shares(rows: int) -> int:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     cores = max(1, cores // tf.distribute.get_strategy().num_replicas_in_sync)
     return max(n for n in range(1, cores + 1) if rows % n == 0 and (n == 1 or rows >= LEAST_SHARE * n))
+
+
+@keras.saving.register_keras_serializable(package="zoo")
+class Dropout(keras.layers.Dropout):
+    """Keras's dropout (Srivastava et al. 2014, https://jmlr.org/papers/v15/srivastava14a.html), cheaper on a core.
+
+    Where the caller has shared a batch out among the cores (`on_one_core`), what is dropped is decided by a few
+    operations on each number's place and the seed, which XLA merges with what is around them: the random numbers of
+    Keras's dropout take a third of a Transformer's training on a CPU. Elsewhere this is Keras's own layer.
+    """
+
+    def call(self, inputs, training=False):
+        if not (training and self.rate and _ON_ONE_CORE.get()):
+            return super().call(inputs, training=training)
+        ops, first, second = keras.ops, *keras.ops.unstack(keras.ops.cast(self.seed_generator.next(), "uint32"), 2)
+        shape = ops.shape(inputs)
+        place = ops.cast(ops.reshape(ops.arange(math.prod(shape)), shape), "uint32")
+        bits = mixed(mixed(place + first) + second)
+        kept = bits >= uint32(round(self.rate * 2**32))
+        return ops.where(kept, inputs / (1 - self.rate), ops.zeros_like(inputs))
+
+
+def mixed(bits):
+    """Scrambles uint32: every bit of the result depends on every one of `bits` (Ellis's and Wellons's lowbias32)."""
+    for shift, factor in ((16, 0x7FEB352D), (15, 0x846CA68B)):
+        bits = (bits ^ keras.ops.right_shift(bits, uint32(shift))) * uint32(factor)
+    return bits ^ keras.ops.right_shift(bits, uint32(16))
+
+
+def uint32(value: int):
+    """Returns an integer from 0 to 2**32 - 1 as a tensor."""
+    return keras.ops.convert_to_tensor(np.uint32(value), "uint32")
 
 
 @contextlib.contextmanager

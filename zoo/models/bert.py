@@ -9,7 +9,7 @@ from keras import layers
 from zoo import checks
 from zoo.attention import Positions, Segments, TokenMean, TransformerBlock
 from zoo.checks import BadInput
-from zoo.layers import Bias, Embedding
+from zoo.layers import Bias, Dropout, Embedding
 
 BERT_SIZES = {  # `build_bert(30_522, 512, **BERT_SIZES["base"])`; Devlin et al. 2019, section 3, and Turc et al. 2019.
     "tiny": {"num_layers": 2, "num_heads": 2, "hidden_dim": 128},
@@ -101,7 +101,7 @@ def build_bert(
     x = Positions(max_sequence_length, embeddings_initializer=small, name="positions")(x)
     x = layers.LayerNormalization(epsilon=1e-12, name="norm")(x)
     if dropout_rate:
-        x = layers.Dropout(dropout_rate, name="dropout")(x)
+        x = Dropout(dropout_rate, name="dropout")(x)
     for index in range(num_layers):
         x = TransformerBlock(
             num_heads,
@@ -122,7 +122,7 @@ def build_bert(
     elif head == "pooled":
         x = layers.Dense(hidden_dim, activation="tanh", kernel_initializer=small, name="pooler")(x[:, 0])
     if num_classes is not None:
-        x = layers.Dropout(dropout_rate, name="classifier_dropout")(x)
+        x = Dropout(dropout_rate, name="classifier_dropout")(x)
         x = layers.Dense(num_classes, activation="softmax", dtype="float32", name="probabilities")(x)
     else:
         x = layers.Activation("linear", dtype="float32", name=head)(x)

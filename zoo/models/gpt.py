@@ -1,13 +1,13 @@
 """GPT: a Transformer that predicts the next token. Shape letters: B batch, T positions, V vocabulary, D hidden_dim."""
 
 import keras
-from keras import layers, ops
+from keras import ops
 
 from zoo import checks
 from zoo.attention import NORMALIZATIONS, Positions, TransformerBlock
 from zoo.checks import BadInput
 from zoo.generation import Decoder
-from zoo.layers import Embedding
+from zoo.layers import Dropout, Embedding
 
 GPT_SIZES = {  # `build_gpt(50_257, 1024, **GPT_SIZES["gpt2"])`; Radford et al. 2019, table 2.
     "gpt2": {"num_layers": 12, "num_heads": 12, "hidden_dim": 768},
@@ -120,7 +120,7 @@ def build_gpt(
     if positions == "learned":
         x = Positions(max_sequence_length, embeddings_initializer=small, name="positions")(x)
     if dropout_rate:
-        x = layers.Dropout(dropout_rate, name="dropout")(x)
+        x = Dropout(dropout_rate, name="dropout")(x)
     for index in range(num_layers):
         x = TransformerBlock(
             num_heads,

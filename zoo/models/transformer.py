@@ -8,7 +8,7 @@ from keras import layers, ops
 
 from zoo import checks
 from zoo.attention import SinusoidalPositions, TransformerBlock
-from zoo.layers import Embedding
+from zoo.layers import Dropout, Embedding
 
 TRANSFORMER_SIZES = {  # `build_transformer(37_000, 37_000, **TRANSFORMER_SIZES["base"])`; Vaswani et al. 2017, table 3.
     "tiny": {"num_layers": 2, "num_heads": 4, "hidden_dim": 64},
@@ -84,7 +84,7 @@ def build_transformer(
     def embed(tokens, embedding, prefix):
         x = embedding(tokens)
         x = SinusoidalPositions(scale=hidden_dim**0.5, name=f"{prefix}_positions")(x)
-        return layers.Dropout(dropout_rate, name=f"{prefix}_dropout")(x) if dropout_rate else x
+        return Dropout(dropout_rate, name=f"{prefix}_dropout")(x) if dropout_rate else x
 
     def embedding(size, name, tied=True):
         # So that they have unit length once they are scaled, and logits of tied weights begin small.
