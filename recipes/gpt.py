@@ -14,7 +14,7 @@ from functools import partial
 from recipes.common import flags
 
 FAMILY = "gpt"
-BATCH_SIZE = 16
+BATCH_SIZE = 8
 PATIENCE = 4  # Epochs without a better validation loss.
 TRIAL_EPOCHS = 4
 CLIPNORM = 1.0  # Of the whole gradient (Brown et al. 2020, https://arxiv.org/abs/2005.14165, appendix B).

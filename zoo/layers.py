@@ -11,7 +11,7 @@ import numpy as np
 
 # TensorFlow's replicas would each keep statistics of their own; on other backends they never do, and Keras refuses.
 SYNCHRONIZED = keras.config.backend() == "tensorflow"
-LEAST_SHARE = 8  # Rows of a batch that a core trains: fewer are not worth a thread.
+LEAST_SHARE = 4  # Rows of a batch that a core trains: fewer are not worth a thread.
 _ON_ONE_CORE = contextvars.ContextVar("on one core", default=False)
 
 

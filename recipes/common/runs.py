@@ -32,6 +32,9 @@ PACKAGES = (
     "pyarrow",
     "fairlearn",
     "dp-accounting",
+    "tokenizers",
+    "sacrebleu",
+    "safetensors",
 )
 MAY_DIFFER = {"resume", "run_dir", "export_dir", "replicas", "checkpoint_every"}  # On `--resume`.
 DRY_RUN_BATCHES = 2
