@@ -138,7 +138,7 @@ def cores(monkeypatch, count):
 
 @pytest.mark.parametrize(
     ("rows", "on_four_cores"),
-    [(32, 4), (40, 4), (24, 3), (30, 3), (16, 2), (17, 1), (23, 1), (8, 1), (15, 1), (7, 1), (1, 1)],
+    [(32, 4), (40, 4), (24, 4), (30, 3), (12, 3), (10, 2), (17, 1), (23, 1), (8, 2), (15, 3), (7, 1), (1, 1)],
 )
 def test_shares_are_equal_and_large_enough(rows, on_four_cores, monkeypatch):
     cores(monkeypatch, 4)
