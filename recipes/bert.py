@@ -24,6 +24,7 @@ PATIENCE = {"pretrain": 8, "classify": 3}  # Epochs without a better validation 
 TRIAL_EPOCHS = {"pretrain": 8, "classify": 3}
 CLIPNORM = 1.0  # Of the whole gradient.
 WEIGHT_DECAY, NOT_DECAYED = 0.01, ["bias", "gamma", "beta"]  # As Devlin et al. 2019 have it.
+VOCABULARY_SIZE = 4000
 STEPS_PER_EXECUTION = 8  # A step takes long enough; more would make a run answer Ctrl-C later.
 PRETRAINING = {"data": "pydoc", "epochs": 50, "learning_rate": 1e-3, "sequence_length": 64}
 CLASSIFICATION = {
@@ -36,8 +37,12 @@ CLASSIFICATION = {
 
 
 def search_space(hp):
+    return {"num_layers": hp.Choice("num_layers", (2, 3, 4))} | search_space_from_source(hp)
+
+
+def search_space_from_source(hp):
+    """What `--from` names has a depth of its own."""
     return {
-        "num_layers": hp.Choice("num_layers", (2, 3, 4)),
         "dropout_rate": hp.Float("dropout_rate", 0.0, 0.3, step=0.1),
         "learning_rate": hp.Float("learning_rate", 3e-5, 3e-3, sampling="log"),
     }
@@ -61,7 +66,16 @@ def main(argv=None):
 
     import_tensorflow()
     from recipes.common import devices, pretrained, runs
+    from zoo.checks import BadInput
+    from zoo.serving_text_classifier import ENDS
 
+    if args.sequence_length <= ENDS:
+        raise BadInput(
+            f"--sequence-length {args.sequence_length}: needed are {ENDS + 1} or more, for [CLS], [SEP] and what is "
+            "between them."
+        )
+    if getattr(args, "from") and args.vocabulary_size:
+        raise BadInput("--from brings its own tokens: leave --vocabulary-size out.")
     pretrained.refuse_to_move_it(args)
     strategy = devices.set_up(args)
     with runs.start(args) as run:  # A dry run's arguments are smaller.
@@ -79,7 +93,7 @@ def pretrain(run, strategy):
     corpus = corpora.load(
         args.data,
         kind="wordpieces",
-        vocabulary_size=args.vocabulary_size,
+        vocabulary_size=args.vocabulary_size or VOCABULARY_SIZE,
         sequence_length=args.sequence_length,
         limit=args.limit,
         quick=args.dry_run,
@@ -109,7 +123,7 @@ def classify(run, strategy):
         args.data,
         sequence_length=args.sequence_length,
         tokenizer=tokenizer_of_source(args, {"num_classes": 2}),  # Of any number of classes.
-        vocabulary_size=args.vocabulary_size,
+        vocabulary_size=args.vocabulary_size or VOCABULARY_SIZE,
         limit=args.limit,
         quick=args.dry_run,
     )
@@ -136,7 +150,7 @@ def learn(run, strategy, learner, train, validation, **compiled):
 
     def build(learning_rate=args.learning_rate, epochs=args.epochs, **choices):
         with strategy.scope():
-            model = learner(**choices)
+            model = learner(**CHOICES[args.task] | choices)
             rate = cosine_schedule(args, learning_rate, epochs, steps, reference_batch_size=BATCH_SIZE)
             optimizer = FusedAdam(rate, weight_decay=WEIGHT_DECAY)
             optimizer.exclude_from_weight_decay(var_names=NOT_DECAYED)
@@ -144,10 +158,11 @@ def learn(run, strategy, learner, train, validation, **compiled):
             model.compile(optimizer, steps_per_execution=at_once, **compiled)
         return model
 
-    choices, tuning = CHOICES[args.task], None
+    choices, tuning = {}, None
     if args.tune:
+        space = search_space_from_source if getattr(args, "from") else search_space
         epochs = TRIAL_EPOCHS[args.task]
-        tuning = tune.search(search_space, partial(build, epochs=epochs), [(train, validation)], run, epochs)
+        tuning = tune.search(space, partial(build, epochs=epochs), [(train, validation)], run, epochs)
         choices = tuning["best"]
     model = build(**choices)
     training = fit(model, train, validation, run, patience=PATIENCE[args.task])
@@ -206,9 +221,8 @@ def add_flags(parser):
     parser.add_argument(
         "--vocabulary-size",
         type=flags.positive_int,
-        default=4000,
         metavar="N",
-        help="wordpieces at most, where --from brings no tokenizer",
+        help=f"wordpieces at most; not with --from, which brings a tokenizer (default: {VOCABULARY_SIZE})",
     )
     parser.add_argument(
         "--sequence-length",

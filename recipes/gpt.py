@@ -19,9 +19,10 @@ PATIENCE = 4  # Epochs without a better validation loss.
 TRIAL_EPOCHS = 4
 CLIPNORM = 1.0  # Of the whole gradient (Brown et al. 2020, https://arxiv.org/abs/2005.14165, appendix B).
 BETA_2, WEIGHT_DECAY = 0.99, 0.1
-NOT_DECAYED = ["bias", "gamma", "beta", "embeddings"]  # Decay is for what multiplies.
+NOT_DECAYED = ["bias", "gamma", "beta", "scale", "^embeddings"]  # Decay is for what multiplies.
 SIZE = {"num_layers": 4, "num_heads": 4, "hidden_dim": 192}
 CHOICES = {"dropout_rate": 0.1}
+KINDS = ("characters", "bytes", "words", "subwords")  # Of tokens, the usual ones first.
 STEPS_PER_EXECUTION = 8  # A step takes long enough; more would make a run answer Ctrl-C later.
 
 
@@ -35,8 +36,7 @@ def search_space(hp):
 def main(argv=None):
     parser = flags.parser(__doc__, FAMILY, epochs=16, batch_size=BATCH_SIZE, learning_rate=2e-3)
     told = "tokens of a window, and positions that the model has: prompt and new tokens together"
-    kinds = ("characters", "bytes", "words", "subwords")
-    flags.add_text_flags(parser, sequence_length=256, told=told, tokens=kinds)
+    flags.add_text_flags(parser, sequence_length=256, told=told, tokens=KINDS)
     flags.add_source_flag(parser, "a GPT-2 or LLaMA: a folder")
     flags.add_memory_flags(parser)
     parser.add_argument("--int8", action="store_true", help="export 8-bit weights; the report says what that costs")
@@ -55,10 +55,15 @@ def main(argv=None):
     from recipes.common.windows import SeparateWindows, evaluation_rows
     from zoo import build_gpt
     from zoo.attention import rematerialize
+    from zoo.checks import BadInput
     from zoo.models.gpt import decoder
 
     if args.generate is not None:
         return generate_text.from_newest_export(args)
+    if args.sequence_length < 2:
+        raise BadInput(f"--sequence-length {args.sequence_length}: a prompt and a new token need 2 positions.")
+    if getattr(args, "from") and (args.tokens or args.vocabulary_size):
+        raise BadInput("--from brings its own tokens: leave --tokens and --vocabulary-size out.")
     pretrained.refuse_to_move_it(args)
     strategy = devices.set_up(args)
     with runs.start(args) as run:
@@ -66,7 +71,7 @@ def main(argv=None):
         tokenizer = pretrained.gpt(args)[1] if getattr(args, "from") else None
         corpus = corpora.load(
             args.data,
-            kind=tokenizer.kind if tokenizer else args.tokens,
+            kind=tokenizer.kind if tokenizer else args.tokens or KINDS[0],
             vocabulary_size=args.vocabulary_size,
             sequence_length=args.sequence_length,
             limit=args.limit,

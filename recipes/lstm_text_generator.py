@@ -19,6 +19,7 @@ TRIAL_EPOCHS = 4
 NUM_LAYERS = 2
 CLIPNORM = 1.0  # Of the whole gradient (Pascanu et al. 2013, https://arxiv.org/abs/1211.5063).
 CHOICES = {"units": 256, "dropout_rate": 0.2}
+KINDS = ("characters", "bytes", "words")  # Of tokens, the usual ones first.
 STEPS_PER_EXECUTION = 8  # A step takes long enough; more would make a run answer Ctrl-C later.
 
 
@@ -33,7 +34,7 @@ def search_space(hp):
 def main(argv=None):
     parser = flags.parser(__doc__, FAMILY, epochs=12, batch_size=BATCH_SIZE, learning_rate=4e-3)
     told = "tokens of a window: as far as the gradient goes back, while what is remembered goes on"
-    flags.add_text_flags(parser, sequence_length=128, told=told, tokens=("characters", "bytes", "words"))
+    flags.add_text_flags(parser, sequence_length=128, told=told, tokens=KINDS)
     args = parser.parse_args(argv)
 
     from recipes.common.quiet import import_tensorflow
@@ -55,7 +56,7 @@ def main(argv=None):
         args = run.args  # A dry run's are smaller.
         corpus = corpora.load(
             args.data,
-            kind=args.tokens,
+            kind=args.tokens or KINDS[0],
             vocabulary_size=args.vocabulary_size,
             sequence_length=args.sequence_length,
             limit=args.limit,

@@ -132,7 +132,7 @@ def main(argv=None):
                     global_clipnorm=CLIPNORM,
                 )
                 rate = inverse_square_root_schedule(
-                    args, learning_rate, WARMUP_EPOCHS * steps, reference_batch_size=BATCH_SIZE
+                    args, learning_rate, steps, warmup_epochs=WARMUP_EPOCHS, reference_batch_size=BATCH_SIZE
                 )
                 at_once = min(STEPS_PER_EXECUTION, devices.steps_per_execution(strategy, steps))
                 loss = SmoothedCrossentropy(args.label_smoothing)

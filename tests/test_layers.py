@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 
 from zoo import layers
+from zoo.checks import BadInput
 
 ROWS, LENGTH, FEATURES, UNITS = 16, 7, 3, 5
 RATE = 0.3  # Of dropout.
@@ -227,3 +228,14 @@ def test_elsewhere_dropout_is_keras_s_own():
     np.testing.assert_array_equal(np.array(ours), np.array(theirs))
     with layers.on_one_core():
         np.testing.assert_array_equal(np.array(layers.Dropout(RATE)(inputs, training=False)), inputs)
+
+
+@pytest.mark.parametrize("wrong", [-1, 10, 99])
+def test_ids_outside_the_vocabulary_are_refused(wrong):
+    layer = layers.Embedding(10, 4)
+    tokens = np.array([[1, wrong], [2, 9]], "int32")
+    with pytest.raises(BadInput, match=rf"token id {wrong}: .* from 0 to 9"):
+        layer(tokens)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="not in"):
+        tf.function(layer, autograph=False)(tf.constant(tokens))
+    assert layer(tokens[1:]).shape == (1, 2, 4)

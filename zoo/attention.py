@@ -33,6 +33,9 @@ class Attention(layers.Layer):
     attention (Ainslie et al. 2023, https://arxiv.org/abs/2305.13245), with rotary positions that of Su et al. 2021,
     https://arxiv.org/abs/2104.09864, the first half of a head's numbers turned against the second.
 
+    It is the backend's fused attention, but where attention weights are dropped, which Keras's op does not know: to
+    train with it, build a model with `dropout_rate=0`.
+
     Args:
         num_heads: H; it divides the width D of the inputs.
         num_key_value_heads: K; it divides H. None: as many as heads.

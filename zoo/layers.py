@@ -9,6 +9,8 @@ import os
 import keras
 import numpy as np
 
+from zoo.checks import BadInput
+
 # TensorFlow's replicas would each keep statistics of their own; on other backends they never do, and Keras refuses.
 SYNCHRONIZED = keras.config.backend() == "tensorflow"
 LEAST_SHARE = 4  # Rows of a batch that a core trains: fewer are not worth a thread.
@@ -96,7 +98,8 @@ class Dropout(keras.layers.Dropout):
     def call(self, inputs, training=False):
         if not (training and self.rate and _ON_ONE_CORE.get()):
             return super().call(inputs, training=training)
-        ops, first, second = keras.ops, *keras.ops.unstack(keras.ops.cast(self.seed_generator.next(), "uint32"), 2)
+        ops = keras.ops
+        first, second = ops.unstack(ops.cast(self.seed_generator.next(), "uint32"), 2)
         shape = ops.shape(inputs)
         place = ops.cast(ops.reshape(ops.arange(math.prod(shape)), shape), "uint32")
         bits = mixed(mixed(place + first) + second)
@@ -194,12 +197,42 @@ class Embedding(keras.layers.ReversibleEmbedding):
     """Keras's embedding that gives logits in reverse, whose logits keep the mask of what they are made of.
 
     Without it a loss over the logits of tied weights would count padding.
+
+    Ids outside the vocabulary are refused where they are at hand, as in `model(tokens)`; in a TensorFlow graph on a CPU
+    the lookup fails. What is compiled by XLA, or runs on a GPU, cannot check them.
     """
+
+    def call(self, inputs, reverse=False):
+        return super().call(inputs if reverse else _known(inputs, self.input_dim), reverse=reverse)
 
     def compute_mask(self, inputs, mask=None):
         if "int" in keras.backend.standardize_dtype(inputs.dtype):
             return keras.layers.Embedding.compute_mask(self, inputs, mask)
         return mask  # In reverse.
+
+
+def _known(tokens, size):
+    """Returns ids; raises `BadInput` if their values are at hand and one is none of 0 to `size` - 1."""
+    values = _at_hand(tokens)
+    if values is None:  # Keras would count negative ones from the end: as too large ones they fail.
+        return keras.ops.where(tokens < 0, size, tokens)
+    if wrong := values[(values < 0) | (values >= size)].tolist():
+        raise BadInput(f"token id {wrong[0]}: the vocabulary has {size:,}, ids are integers from 0 to {size - 1}.")
+    return tokens
+
+
+def _at_hand(tensor):
+    """Returns a tensor as an array; None while a graph is being made or compiled."""
+    backend = keras.config.backend()
+    if isinstance(tensor, keras.KerasTensor):
+        return None
+    if backend == "tensorflow":
+        return tensor.numpy() if hasattr(tensor, "numpy") else None
+    if backend == "jax":
+        import jax
+
+        return None if isinstance(tensor, jax.core.Tracer) else np.asarray(tensor)
+    return None if tensor.is_meta else keras.ops.convert_to_numpy(tensor)
 
 
 @keras.saving.register_keras_serializable(package="zoo")

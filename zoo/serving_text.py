@@ -20,7 +20,7 @@ from zoo.generation import Decoder, Sampler
 from zoo.serving import export, int8_copy, plain_copy
 
 MAX_NEW_TOKENS = 4096  # What a request may ask for, unless an export says otherwise.
-NEW_TOKENS, TEMPERATURE = 100, 0.8  # Where a request does not say.
+NEW_TOKENS, TEMPERATURE = 100, 0.8  # Where a request does not say, and the model has positions for so many.
 MAX_PROMPT_TOKENS = 65_536  # Of a row: a request must not keep the server busy for long.
 WINDOW = 256  # Positions of a text that are read at once: memory does not grow with its length.
 WARMUP_TOKENS = 8
@@ -39,7 +39,13 @@ class Number:
 
 
 NUMBERS = {
-    "max_new_tokens": Number(tf.int32, NEW_TOKENS, 1, MAX_NEW_TOKENS, "an integer from 1 to {most}"),
+    "max_new_tokens": Number(
+        tf.int32,
+        0,
+        0,
+        MAX_NEW_TOKENS,
+        f"an integer from 1 to {{most}}; 0 is {NEW_TOKENS}, or what there is room for",
+    ),
     "temperature": Number(tf.float32, TEMPERATURE, 0, 100, "a number from 0 to 100; 0 is greedy"),
     "top_k": Number(tf.int32, 0, 0, 2**31 - 1, "an integer of at least 0; 0 switches it off"),
     "top_p": Number(
@@ -67,7 +73,8 @@ def export_text_generator(
     Signatures; `prompt` is (B,) string, UTF-8:
 
     - `generate`, which is `serving_default` too: goes on with each prompt. Further inputs, each a scalar or (B,); a
-      server that knows defaults (TensorFlow Serving) needs none of them: `max_new_tokens` int32 (100), `temperature`
+      server that knows defaults (TensorFlow Serving) needs none of them: `max_new_tokens` int32 (0, which stands for
+      100, or as many as the model has positions for; any other number must have room), `temperature`
       float32 (0.8), `top_k` int32 (0), `top_p` float32 (1), `min_p` float32 (0), `repetition_penalty` float32 (1),
       `seed` int64 (0), which are those of `zoo.generation.Sampler`, temperature up to 100 and penalty from 0.01 to 100.
       Returns `text` (B,) string: the prompt and its continuation, `continuation` (B,) string, `new_tokens` (B,) int32,
@@ -78,7 +85,8 @@ def export_text_generator(
     - `score_tokens`: the same of `tokens` (B, T) int32, the first `lengths` (B,) int32 of each row, without `unknown`.
     - `next`: `tokens` (B, T) int32, T at least 1, and `state`, what the model remembers of the text before them: zeros,
       or what the last call returned. Returns `logits` (B, V) float32 of the token after them, -1e30 where it must not
-      come, and `state`. A state of several tensors has an input and an output for each.
+      come, and `state`. A state of several tensors has an input and an output for each. Where it has a `position`, that
+      is the same in all rows, and the tensors that have an axis without a fixed size have room there for all tokens.
     - `tokenize`: `prompt`. Returns `tokens` (B, T) int32, padded with 0, `lengths` (B,) int32, as the model reads them:
       at least one token, also of an empty prompt; `unknown` (B,) int32; and `room` (B,) int32, for how many new tokens
       the model has positions.
@@ -117,9 +125,13 @@ def export_text_generator(
     plain = _on_any_device(int8_copy(model) if int8 else plain_copy(model))
     served = _Signatures(tokenizer, decoder(plain), max_new_tokens)
     prompts = np.array([str(example).encode() for example in examples], object)
-    usual = {"max_new_tokens": np.int32(min(WARMUP_TOKENS, max_new_tokens))}
+    longest, most = max(len(tokenizer.encode(example)) or 1 for example in examples), served.decoder.max_sequence_length
+    room = WARMUP_TOKENS if most is None else min(WARMUP_TOKENS, most - longest)
+    if room < 1:
+        raise BadInput(f"examples: one has {longest} tokens, and the model has {most} positions; give shorter ones.")
+    usual = {"max_new_tokens": np.int32(min(room, max_new_tokens))}
     filtered = {"top_k": np.int32(40), "top_p": np.float32(0.9)}
-    no_text = {name: part.numpy() for name, part in served.decoder.no_text(1, WARMUP_TOKENS).items()}
+    no_text = {name: part.numpy() for name, part in served.decoder.no_text(1, room).items()}
     next_inputs = {"tokens": np.zeros((1, 1), "int32")} | no_text
     defaults = {name: number.dtype.as_numpy_dtype(number.default) for name, number in served.numbers.items()}
     return export(
@@ -163,14 +175,14 @@ class ServedTextGenerator:
         self,
         prompt: str,
         *,
-        max_new_tokens: int = NEW_TOKENS,
+        max_new_tokens: int | None = None,
         sampler: Sampler | None = None,
     ) -> Iterator[str]:
         """Yields the continuation of a prompt in pieces as they are made: together what `serving_default` gives.
 
         Args:
             prompt: May be empty.
-            max_new_tokens: At most so many, up to `room`.
+            max_new_tokens: At most so many, up to `room`. None: 100, or as many as there is room for.
             sampler: How tokens are chosen; by default as `serving_default` does.
 
         Raises:
@@ -178,6 +190,8 @@ class ServedTextGenerator:
         """
         read = self._read(prompt)
         prompt_tokens, most = read["tokens"][0].numpy().tolist(), int(read["room"][0])
+        if max_new_tokens is None:
+            max_new_tokens = max(1, min(NEW_TOKENS, most))
         if max_new_tokens > most:
             raise BadInput(
                 f"max_new_tokens={max_new_tokens}: the prompt has {len(prompt_tokens)} tokens, and the model has "
@@ -253,6 +267,8 @@ class _Signatures:
         numbers = {name: _for_each_row(name, numbers[name], number, rows) for name, number in self.numbers.items()}
         tokens, lengths, unknown = self.read(prompt)
         new_tokens = numbers.pop("max_new_tokens")
+        usual = tf.clip_by_value(self.room_after(lengths), 1, min(NEW_TOKENS, self.max_new_tokens))
+        new_tokens = tf.where(new_tokens == 0, usual, new_tokens)
         room = self.room(lengths + new_tokens)
         # What all prompts have is read at once; the loop reads what longer ones have beyond.
         start = tf.reduce_min(tf.pad(lengths, [[0, 1]], constant_values=tokens.dtype.max)) - 1
@@ -328,9 +344,7 @@ class _Signatures:
 
     def tokenize(self, prompt):
         tokens, lengths, unknown = self.read(prompt)
-        most = tf.int32.max if self.decoder.max_sequence_length is None else self.decoder.max_sequence_length
-        room = tf.maximum(most - lengths, 0)
-        return {"tokens": tokens, "lengths": lengths, "unknown": unknown, "room": room}
+        return {"tokens": tokens, "lengths": lengths, "unknown": unknown, "room": self.room_after(lengths)}
 
     def detokenize(self, tokens, lengths):
         tokens, lengths = self.in_vocabulary(tokens), self.of_columns(lengths, tokens)
@@ -374,6 +388,11 @@ class _Signatures:
         rows, columns = tf.unstack(tf.shape(tokens))
         return _in_range("lengths", _with_rows("lengths", lengths, rows), 0, columns, LENGTHS)
 
+    def room_after(self, lengths):
+        """Returns for how many more tokens than `lengths` (B,) the model has positions."""
+        most = self.decoder.max_sequence_length
+        return tf.maximum((tf.int32.max if most is None else most) - lengths, 0)
+
     def room(self, lengths):
         """Returns the most positions of a row; it fails where there are more than the model has."""
         longest, most = tf.reduce_max(tf.pad(lengths, [[0, 1]])), self.decoder.max_sequence_length
@@ -383,12 +402,15 @@ class _Signatures:
         return checked(longest, longest <= most, lambda: tf.strings.format(text, longest))
 
     def with_places(self, tokens, state):
-        """Returns tokens (B, T); it fails where a state that has a place for each position has too few for them."""
+        """Returns tokens (B, T); it fails where a state that has a place for each position has not one for each."""
         places = [(name, shape.index(None)) for name, (shape, _) in self.decoder.state.items() if None in shape]
         if not places:
             return tokens
-        (name, axis), length = places[0], tf.shape(tokens)[1]
-        needed, there = self.room(state["position"] + length), tf.shape(state[name])[1 + axis]
+        (name, axis), length, position = places[0], tf.shape(tokens)[1], state["position"]
+        level = tf.reduce_all(position == position[:1])
+        told = "position is {}: it must be the same in all rows; ask for others by themselves"
+        tokens = checked(tokens, level, lambda: tf.strings.format(told, position))
+        needed, there = self.room(position + length), tf.shape(state[name])[1 + axis]
         text = name + " has {} places, and {} are needed: as many as tokens were read before and are to be read now"
         return checked(tokens, needed <= there, lambda: tf.strings.format(text, (there, needed)))
 

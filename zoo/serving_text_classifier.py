@@ -147,6 +147,11 @@ def check_tokenizer(tokenizer: object, model: keras.Model, *more: str) -> None:
 def check_sequence_length(sequence_length: int | None, model: keras.Model) -> int:
     """Returns `sequence_length`, None being all of the model's positions; raises `BadInput` if it cannot be."""
     most = model.get_layer("positions").max_sequence_length
+    if most <= ENDS:
+        raise BadInput(
+            f"model {model.name!r} has {most} positions, and a row of one token needs {ENDS + 1}, for [CLS] and [SEP] "
+            "are in it: build it with more."
+        )
     if sequence_length is None:
         return most
     if not ENDS < sequence_length <= most:

@@ -17,12 +17,12 @@ from recipes.common.runs import Run
 from recipes.common.windows import Windows
 from zoo.generation import Decoder, Sampler
 from zoo.serving import int8_copy, plain_copy
-from zoo.serving_text import MAX_PROMPT_TOKENS, ServedTextGenerator, export_text_generator
+from zoo.serving_text import MAX_PROMPT_TOKENS, WINDOW, ServedTextGenerator, export_text_generator
 
 ROUNDING = 1e-4  # Nats per token: other kernels add up in another order.
 SAMPLE_TEMPERATURES, SAMPLE_TOKENS = (0.5, 0.8, 1.0), 300
 EXAMPLES = ("The ", "")
-ROWS_AT_ONCE = 64  # That the export scores in a request.
+MOST_ROWS, MOST_LOGITS = 64, 1 << 24  # That the export scores, and computes at once, in a request.
 TOKENIZED_BYTES = MAX_PROMPT_TOKENS // 2  # Of a request: a token is a byte or more.
 
 
@@ -55,6 +55,8 @@ def finish_text_generator(
     """
     rows = test.rows()
     predicted = corpus.test_text[len(corpus.tokenizer.head(corpus.test_text, 1)) :]
+    most = decoder(model).max_sequence_length
+    examples = [text for text in EXAMPLES if most is None or len(corpus.tokenizer.encode(text)) < most]
     int8 = getattr(run.args, "int8", False)
     with tf.device("CPU:0"):  # Where exports are proved; a GPU rounds differently.
         found = test.log_probabilities(decoder(plain_copy(model)))
@@ -71,7 +73,7 @@ def finish_text_generator(
         served_scores.update(
             served.check(
                 folder,
-                _requests(rows),
+                _requests(rows, max(1, min(MOST_ROWS, MOST_LOGITS // (WINDOW * corpus.tokenizer.vocabulary_size)))),
                 signature="score_tokens",
                 output="log_probability",
                 expected=expected,
@@ -89,7 +91,7 @@ def finish_text_generator(
         corpus.tokenizer,
         run.args.export_dir,
         decoder=decoder,
-        examples=EXAMPLES,
+        examples=examples,
         int8=int8,
         check=check,
     )
@@ -117,10 +119,10 @@ def finish_text_generator(
     return scores
 
 
-def _requests(rows):
-    """Yields tokens, padded with 0, and lengths of some rows at a time."""
-    for begin in range(0, len(rows), ROWS_AT_ONCE):
-        some = rows[begin : begin + ROWS_AT_ONCE]
+def _requests(rows, count):
+    """Yields tokens, padded with 0, and lengths of `count` rows at a time."""
+    for begin in range(0, len(rows), count):
+        some = rows[begin : begin + count]
         lengths = np.array([len(row) for row in some], np.int32)
         tokens = np.zeros((len(some), lengths.max()), np.int32)
         for place, row in enumerate(some):

@@ -18,6 +18,7 @@ SERVED_BATCH = 64
 WARMUP_TEXTS = 8
 MOST_MISTAKES, MOST_CHARACTERS = 12, 200
 STRENGTHS = (1.0, 10.0, 100.0)  # Inverse of the baseline's penalty; the validation texts choose.
+NO_WORDS = "for the training texts have no word of two letters"
 SHOWN = ("accuracy", "macro_f1", "loss", "expected_calibration_error", "examples")
 
 
@@ -48,10 +49,11 @@ def finish_text_classifier(
 
     probabilities = model.predict(test.batches(args.batch_size), verbose=0)[: test.size]
     scores = scored(probabilities)
-    found, strength = baseline(data)
-    baseline_scores = scored(found) | {"inverse_penalty": strength}
+    compared = baseline(data)
+    baseline_scores = scored(compared[0]) | {"inverse_penalty": compared[1]} if compared else None
+    told = "{accuracy:.4f} and {loss:.4f}".format_map(baseline_scores) if baseline_scores else f"not there, {NO_WORDS}"
     print(f"\nTest accuracy {scores['accuracy']:.4f}, loss {scores['loss']:.4f}; a logistic regression on word counts:")
-    print(f"{baseline_scores['accuracy']:.4f} and {baseline_scores['loss']:.4f}.\n\n{report.table(scores)}\n")
+    print(f"{told}.\n\n{report.table(scores)}\n")
     report.plot_history(run, training["history"])
     report.plot_confusion_matrix(run, scores)
 
@@ -105,17 +107,20 @@ def finish_text_classifier(
     return scores
 
 
-def baseline(data: LabelledTexts) -> tuple[np.ndarray, float]:
+def baseline(data: LabelledTexts) -> tuple[np.ndarray, float] | None:
     """Returns what a logistic regression on TF-IDF of words and pairs of words says of the test texts.
 
     Returns:
         Probabilities (N, K), and its inverse penalty: of `STRENGTHS` the one that does best on the validation texts.
+        None where the training texts have no word that it would count.
     """
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
     from sklearn.metrics import log_loss
 
     words = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True)
+    if not any(map(words.build_analyzer(), data.train.texts)):
+        return None
     train = words.fit_transform(data.train.texts)
     validation, test = words.transform(data.validation.texts), words.transform(data.test.texts)
     classes = np.arange(len(data.class_names))
@@ -157,12 +162,15 @@ def _write(run, found):
     contents = json.dumps(found | {"training": training}, indent=2)
     write_atomically(run.folder / "report.json", (contents + "\n").encode())
     facts, scored = found["facts"], [found[key] for key in ("trained", "served", "baseline")]
+    if not found["baseline"]:
+        facts = facts | {"logistic regression on TF-IDF": f"none, {NO_WORDS}"}
     lines = [f"# {facts['model']} on {facts['data']}", ""]
     lines += [f"- {key}: {value}" for key, value in facts.items()]
     lines += [f"- {key.replace('_', ' ')}: {value}" for key, value in training.items()]
     lines += ["", "## Scores on the test texts", ""]
     lines += ["| score | trained model | served model | logistic regression on TF-IDF |", "| --- | --: | --: | --: |"]
-    lines += [f"| {key.replace('_', ' ')} | {' | '.join(f'{scores[key]:.6g}' for scores in scored)} |" for key in SHOWN]
+    cells = {key: [f"{scores[key]:.6g}" if scores else "-" for scores in scored] for key in SHOWN}
+    lines += [f"| {key.replace('_', ' ')} | {' | '.join(row)} |" for key, row in cells.items()]
     lines += ["", "## Each class", "", report.table(found["trained"])]
     lines += ["", "## The surest mistakes", "", "| text | is | answer | probability |", "| --- | --- | --- | --: |"]
     for mistake in found["mistakes"]:

@@ -14,7 +14,7 @@ import tensorflow as tf
 from recipes.common import report, served
 from recipes.common.checkpoint import write_atomically
 from recipes.common.flags import Failed
-from recipes.common.pairs import Pairs
+from recipes.common.pairs import Pair, Pairs
 from recipes.common.runs import Run
 from recipes.common.translation_scores import sentence_chrf, translation_scores
 from zoo.checks import BadInput
@@ -37,10 +37,17 @@ class Sample(keras.callbacks.Callback):
         model: Of `zoo.build_transformer`.
         pairs: What it learns from.
         max_length: Tokens of a source at most.
+
+    Raises:
+        ValueError: If no validation source, or no test pair, is short enough: a run would fail after its training.
     """
 
     def __init__(self, model: keras.Model, pairs: Pairs, max_length: int):
         super().__init__()
+        if not any(_to_score(pairs, max_length)):
+            raise BadInput(
+                f"--max-length {max_length}: none of the {len(pairs.test.texts)} test pairs is so short; raise it."
+            )
         references = pairs.validation.references()
         self.references = {source: references[source] for source in that_fit(pairs, references, max_length)[:SAMPLED]}
         self.translate = tf.function(
@@ -92,8 +99,7 @@ def finish_translator(model: keras.Model, pairs: Pairs, run: Run, *, training: d
     args, references = run.args, pairs.test.references()
     options = translator_options(pairs, args.max_length, num_beams=args.num_beams)
     sources = sorted(that_fit(pairs, references, args.max_length), key=len)  # Those of like length together.
-    known = set(sources)
-    scored = [pair for pair in pairs.test.texts if pair[0] in known and _fits(pairs.target_tokenizer, pair[1], options)]
+    scored = list(_to_score(pairs, args.max_length))
     to_translate = list(_requests(source=sources))
     to_score = list(_requests(source=[pair[0] for pair in scored], target=[pair[1] for pair in scored]))
 
@@ -166,8 +172,17 @@ def that_fit(pairs, sources, max_length):
     return fitting
 
 
-def _fits(tokenizer, text, options):
-    return len(tokenizer.encode(text)) <= options["max_target_length"]
+def _to_score(pairs, max_length) -> Iterator[Pair]:
+    """Yields the test pairs that a served model can score: those both sides of which are short enough."""
+    sources = pairs.test.references()
+    limits = translator_options(pairs, max_length, num_beams=1)
+    for source, target in pairs.test.texts:
+        if (
+            source in sources
+            and len(pairs.source_tokenizer.encode(source)) <= limits["max_source_length"]
+            and len(pairs.target_tokenizer.encode(target)) <= limits["max_target_length"]
+        ):
+            yield source, target
 
 
 def _requests(**texts: Sequence[str]) -> Iterator[dict[str, np.ndarray]]:

@@ -43,15 +43,18 @@ def cosine_schedule(args, peak: float, epochs: int, steps_per_epoch: int, *, ref
     return keras.optimizers.schedules.CosineDecay(0.0, total - warmup, warmup_target=peak, warmup_steps=warmup)
 
 
-def inverse_square_root_schedule(args, peak: float, warmup_steps: int, *, reference_batch_size: int):
+def inverse_square_root_schedule(
+    args, peak: float, steps_per_epoch: int, *, warmup_epochs: float, reference_batch_size: int
+):
     """Returns the learning rate of each step: linear warm-up to `peak`, then falling as 1 / sqrt(step).
 
-    With `peak` = (hidden_dim * warmup_steps) ** -0.5 it is that of "Attention Is All You Need", section 5.3
-    (https://arxiv.org/abs/1706.03762). `--scale-learning-rate` multiplies `peak` as in `cosine_schedule`.
+    With `peak` = (hidden_dim * steps of warm-up) ** -0.5 it is that of "Attention Is All You Need", section 5.3
+    (https://arxiv.org/abs/1706.03762). `--scale-learning-rate` acts as in `cosine_schedule`.
     """
     if args.scale_learning_rate:
         peak *= args.batch_size / reference_batch_size
-    return InverseSquareRoot(peak, warmup_steps)
+        warmup_epochs = max(warmup_epochs, SCALED_WARMUP_EPOCHS)
+    return InverseSquareRoot(peak, max(1, round(warmup_epochs * steps_per_epoch)))
 
 
 @keras.saving.register_keras_serializable(package="zoo")

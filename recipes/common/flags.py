@@ -189,7 +189,9 @@ def add_text_flags(flags: argparse.ArgumentParser, *, sequence_length: int, told
         "set with a text feature: tiny_shakespeare, ...",
     )
     flags.add_argument(
-        "--tokens", choices=tokens, default=tokens[0], help="what the model reads and writes, one after the other"
+        "--tokens",
+        choices=tokens,
+        help=f"what the model reads and writes, one after the other (default: {tokens[0]})",
     )
     sized = {"words": "10000 words", "subwords": "8000 subwords"}
     flags.add_argument(

@@ -13,7 +13,7 @@ from zoo.checks import BadInput
 from zoo.generation import Decoder, Sampler
 from zoo.serving import latest_version
 
-LENGTH = 400  # New tokens at the command line, unless it says otherwise or there is less room.
+LENGTH = 400  # New tokens at the command line, unless it says otherwise or the model has fewer positions.
 SAMPLE_TOKENS, SAMPLE_TEMPERATURE = 200, 0.8
 
 

@@ -3,14 +3,11 @@
 Shape letters: N texts, T positions of a row.
 """
 
-import contextlib
 import csv
 import dataclasses
-import difflib
 import hashlib
 import io
 import os
-import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -18,8 +15,9 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from recipes.common import docstrings, tfds_sets
+from recipes.common import docstrings, text_files, tfds_sets
 from recipes.common.data import Split
+from recipes.common.text_files import normalised
 from zoo import tokenizers
 from zoo.checks import BadInput
 from zoo.serving_text_classifier import ENDS, to_rows
@@ -30,8 +28,6 @@ HELD_OUT = 0.1  # Of each class, for validation; as much again for testing.
 LEAST_TEXTS = 10  # Of each class: so that every split has some.
 MOST_CLASSES = 1000
 QUICK_TEXTS = 64  # Of each held-out split in a dry run.
-MOST_BYTES = 1 << 28  # They are held in memory, with their ids.
-AT_ONCE = 256  # Texts that are tokenized together.
 SHOWN = 5  # Lines, or classes, that a message names.
 HEADER = ("text", "label")
 UNDERSTOOD = (
@@ -126,12 +122,12 @@ def load(
         tokenizer: See `zoo.serving_text_classifier.check_tokenizer`. None: wordpieces of the whole training split,
             whatever `limit` leaves of it.
         vocabulary_size: So many at most.
-        limit: Training texts at most.
+        limit: Training texts at most; two or more, of two classes at least.
         quick: Whether a few texts of the two other splits will do (a dry run).
 
     Raises:
         ValueError: If there are no such texts, they cannot be read or fetched, a line of a file has no text or no
-            label, there are fewer than two classes, or one of them has too few texts.
+            label, there are fewer than two classes, also in training, or one of them has too few texts.
     """
     shown, class_names, parts = _parts(name)
     left_out: Counter[str] = Counter()
@@ -149,12 +145,8 @@ def load(
         except BadInput as error:
             raise BadInput(f"--data {name}: {error}") from None
     few = QUICK_TEXTS if quick else None
-    splits = {
-        part: _tokenized(tokenizer, examples, class_names, sequence_length)
-        for part, examples in zip(
-            PARTS, (parts["train"][:limit], parts["validation"][:few], parts["test"][:few]), strict=True
-        )
-    }
+    parts |= {part: parts[part][:few] for part in PARTS[1:]} | {"train": _limited(name, parts["train"], limit)}
+    splits = {part: _tokenized(tokenizer, parts[part], class_names, sequence_length) for part in PARTS}
     width = max(split.tokens.shape[1] for split in splits.values())
     splits = {
         part: dataclasses.replace(split, tokens=np.pad(split.tokens, [(0, 0), (0, width - split.tokens.shape[1])]))
@@ -162,11 +154,6 @@ def load(
     }
     fingerprint = _fingerprint(tokenizer, class_names, splits)
     return LabelledTexts(shown, class_names, tokenizer, **splits, left_out=dict(left_out), fingerprint=fingerprint)
-
-
-def normalised(text: str) -> str:
-    """Returns a text by which it is told apart from others: without case, breadth of letters and amount of space."""
-    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 
 def _parts(name) -> tuple[str, tuple[str, ...], dict[str, list[Example]]]:
@@ -177,8 +164,7 @@ def _parts(name) -> tuple[str, tuple[str, ...], dict[str, list[Example]]]:
         examples = _read(Path(name))
         _check_classes(name, examples)
         return name, (), dict(zip(PARTS, _hold_out(examples, 2), strict=True))
-    if name.startswith((".", "/", "~")) or Path(name).suffix.lower() in (".tsv", ".txt", ".csv"):
-        raise BadInput(f"--data {name}: there is no such file{_near(name)}. It may be {UNDERSTOOD}.")
+    text_files.refuse_absent(name, UNDERSTOOD)
     return _tfds(name)
 
 
@@ -190,7 +176,7 @@ def _arranged(examples: Iterable[Example], seen: set[str], left_out: Counter) ->
         left_out["twice with one label"] += label in spellings
         spellings.setdefault(label, text)
     kept = []
-    for key in sorted(found, key=_hash):
+    for key in sorted(found, key=text_files.hashed):
         if key in seen:
             left_out["also held out"] += 1
         elif len(found[key]) > 1:
@@ -199,10 +185,6 @@ def _arranged(examples: Iterable[Example], seen: set[str], left_out: Counter) ->
             kept += [(text, label) for label, text in found[key].items()]
     seen.update(found)
     return kept
-
-
-def _hash(text):
-    return hashlib.sha256(text.encode()).digest()
 
 
 def _hold_out(examples: list[Example], held_out: int) -> list[list[Example]]:
@@ -216,13 +198,30 @@ def _hold_out(examples: list[Example], held_out: int) -> list[list[Example]]:
     place = {}
     for keys in of_class.values():
         size = max(1, round(HELD_OUT * len(keys)))
-        for number, key in enumerate(sorted(keys, key=_hash)):
+        for number, key in enumerate(sorted(keys, key=text_files.hashed)):
             part = number // size + 1
             place.setdefault(key, part if part <= held_out else 0)
     parts: list[list[Example]] = [[] for _ in range(held_out + 1)]
     for text, label in examples:
         parts[place[normalised(text)]].append((text, label))
     return parts
+
+
+def _limited(name, examples: list[Example], limit: int | None) -> list[Example]:
+    """Returns the first examples, the last of which gives way to one of another class where they are all of one."""
+    if limit == 1:
+        raise BadInput("--limit 1: to tell classes apart, a text of each of two is needed; give 2 or more.")
+    kept = examples[:limit]
+    label = kept[0][1]
+    if all(other == label for _, other in kept):
+        another = next((example for example in examples if example[1] != label), None)
+        if another is None:
+            raise BadInput(
+                f"--data {name}: every training text has the label {label!r}; 2 classes or more are needed there. "
+                "Texts that are held out too, or have several labels, are left out."
+            )
+        kept[-1] = another
+    return kept
 
 
 def _check_classes(name, examples):
@@ -242,20 +241,22 @@ def _check_classes(name, examples):
 
 def _tokenized(tokenizer, examples, class_names, sequence_length) -> TextSplit:
     texts = [text for text, _ in examples]
-    rows = tf.function(
+    rows_of = tf.function(
         lambda texts: to_rows(tokenizer, texts, sequence_length)[:2],
         input_signature=[tf.TensorSpec((None,), tf.string)],
         autograph=False,
     )
-    found = []
+    encoded, found, cut = [text.encode() for text in texts], [], 0
     with tf.device("CPU:0"):
-        for begin in range(0, len(texts), AT_ONCE):
-            found.append([part.numpy() for part in rows(tf.constant(texts[begin : begin + AT_ONCE]))])
-    width = max(tokens.shape[1] for tokens, _ in found)
-    tokens = np.concatenate([np.pad(tokens, [(0, 0), (0, width - tokens.shape[1])]) for tokens, _ in found])
-    cut = sum(int((lengths > sequence_length - ENDS).sum()) for _, lengths in found)
-    places = {label: place for place, label in enumerate(class_names)}
-    return TextSplit(texts, np.array([places[label] for _, label in examples], np.int32), tokens, cut)
+        for places in text_files.of_like_length([len(text) for text in encoded]):
+            rows, lengths = rows_of(tf.constant([encoded[place] for place in places]))
+            found.append((places, rows.numpy()))
+            cut += int(np.sum(lengths > sequence_length - ENDS))
+    tokens = np.zeros((len(texts), max(rows.shape[1] for _, rows in found)), np.int32)
+    for places, rows in found:
+        tokens[places, : rows.shape[1]] = rows
+    numbers = {label: number for number, label in enumerate(class_names)}
+    return TextSplit(texts, np.array([numbers[label] for _, label in examples], np.int32), tokens, cut)
 
 
 def _fingerprint(tokenizer, class_names, splits):
@@ -270,22 +271,13 @@ def _fingerprint(tokenizer, class_names, splits):
 
 def _read(path: Path) -> list[Example]:
     """Returns the examples of a CSV or TSV file; refuses the file where a line is none."""
-    if not path.is_file():
-        what = "a folder" if path.is_dir() else "a device or a pipe"
-        raise BadInput(f"--data {path}: it is {what}, and a file of labelled texts is needed. It may be {UNDERSTOOD}.")
-    try:
-        if path.stat().st_size > MOST_BYTES:
-            _refuse_size(path)
-        contents = path.read_bytes()
-    except OSError as error:
-        raise BadInput(f"--data {path}: it cannot be read ({error.strerror}); make it readable.") from None
-    lines = _decoded(contents, path)
-    if not lines.strip():
-        raise BadInput(f"--data {path}: it is empty. It may be {UNDERSTOOD}.")
-    tabs = path.suffix.lower() == ".tsv" or (path.suffix.lower() != ".csv" and "\t" in lines.partition("\n")[0])
+    lines = text_files.lines(path, needed="labelled texts", understood=UNDERSTOOD)
+    tabs = path.suffix.lower() == ".tsv" or (path.suffix.lower() != ".csv" and "\t" in lines[0])
     separator, quoting = ("\t", csv.QUOTE_NONE) if tabs else (",", csv.QUOTE_MINIMAL)
-    reader = csv.reader(io.StringIO(lines, newline=""), delimiter=separator, quoting=quoting, strict=not tabs)
+    text = io.StringIO("\n".join(lines), newline="")
+    reader = csv.reader(text, delimiter=separator, quoting=quoting, strict=not tabs)
     rows, begin = [], 1
+    limit = csv.field_size_limit(text_files.MOST_BYTES)  # Python's own is 131072 characters of a cell.
     try:
         for row in reader:
             if any(map(str.strip, row)):  # No empty line, as many a file ends with.
@@ -296,24 +288,9 @@ def _read(path: Path) -> list[Example]:
             f"--data {path}, line {begin}: {error}. A cell with a comma, a quote or a line break stands in double "
             "quotes, and quotes in it are doubled."
         ) from None
+    finally:
+        csv.field_size_limit(limit)
     return _examples(path, rows, "a tab" if tabs else "a comma")
-
-
-def _decoded(contents: bytes, path) -> str:
-    nul = contents.find(b"\0")
-    if nul >= 0:
-        raise BadInput(
-            f"--data {path}, line {contents.count(bytes([10]), 0, nul) + 1}: it has a NUL, so this is no text: a "
-            "spreadsheet, an archive or UTF-16? Save it as CSV in UTF-8."
-        )
-    try:
-        return contents.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = contents.count(b"\n", 0, error.start) + 1
-        raise BadInput(
-            f"--data {path}, line {line}: the byte 0x{contents[error.start]:02x} is not UTF-8. Convert the file first, "
-            "as by: iconv -f LATIN1 -t UTF-8 old.csv > new.csv"
-        ) from None
 
 
 def _examples(path, rows: Sequence[tuple[int, list[str]]], separator) -> list[Example]:
@@ -347,22 +324,6 @@ def _refuse_lines(path, wrong, what, mend):
     raise BadInput(f"--data {path}, {where}: {what(wrong[0][1])}. {mend} It may be {UNDERSTOOD}.")
 
 
-def _near(path):
-    """Returns the end of a sentence that says which files there are, with almost this name."""
-    path, there = Path(path), []
-    with contextlib.suppress(OSError):
-        there = os.listdir(path.parent)
-    near = difflib.get_close_matches(path.name, there, 3)
-    return f"; there is {', '.join(sorted(near))}" if near else ""
-
-
-def _refuse_size(where):
-    raise BadInput(
-        f"--data {where}: it has more than {MOST_BYTES:,} bytes, too many to hold in memory with their tokens. Take a "
-        "part of it as a file, as by: shuf -n 100000"
-    )
-
-
 # TFDS.
 
 
@@ -378,12 +339,9 @@ def _tfds(name):
             return found
         for number, example in enumerate(tfds_sets.examples(builder, part).as_numpy_iterator()):
             size += len(example[text])
-            if size > MOST_BYTES:
-                _refuse_size(f"{name}, split {part}")
-            try:
-                words = example[text].decode().strip()
-            except UnicodeDecodeError:
-                raise BadInput(f"--data {name}, split {part}, example {number}: it is not UTF-8.") from None
+            if size > text_files.MOST_BYTES:
+                text_files.refuse_size(f"{name}, split {part}")
+            words = text_files.decoded(example[text], f"--data {name}, split {part}, example {number}").strip()
             if words and example[label] >= 0:  # Those that are to be sent in have -1.
                 found.append((words, class_names[example[label]]))
         return found

@@ -3,21 +3,19 @@
 Shape letters: N pairs, B rows, S positions of a source, T positions of a decoder: the target and one more.
 """
 
-import contextlib
 import dataclasses
-import difflib
 import hashlib
 import math
 import os
-import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
 
-from recipes.common import dates, tfds_sets
+from recipes.common import dates, text_files, tfds_sets
+from recipes.common.text_files import normalised
 from zoo import checks, tokenizers
 from zoo.checks import BadInput
 from zoo.serving_translation import PADDING, SPECIALS, to_ids, with_ends
@@ -28,10 +26,7 @@ SIDES = ("source", "target")
 HELD_OUT = 0.05  # Of the pairs, for validation; as much again for testing.
 MOST_BUCKETS, LEAST_PAIRS = 5, 512  # Of a split: each bucket is a shape to compile, and has a last batch to fill up.
 QUICK_PAIRS = 64  # Of each held-out split in a dry run.
-MOST_BYTES = 1 << 28  # Of the texts: they are held in memory, with their ids.
-TOKENIZED_BYTES = 1 << 20  # At a time, all rows as long as the longest.
 NUMBERS_SHOWN = 5  # Of the lines that are wrong.
-BYTE_ORDER_MARK = "\ufeff".encode()
 UNDERSTOOD = (
     "dates, a file of pairs (UTF-8, in each line the source, a tab and the target), or a TFDS set of translations, "
     "such as ted_hrlr_translate/pt_to_en"
@@ -281,29 +276,14 @@ def load(
     return Pairs(shown, *trained, *splits, int(too_long[0].sum()), cut, _fingerprint(trained, splits))
 
 
-def normalised(text: str) -> str:
-    """Returns a text by which it is told apart from others: without case, breadth of letters and amount of space."""
-    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
-
-
 def _parts(name):
     """Returns the name to show, and the pairs of the three splits."""
     if name == "dates":
         return name, [_arranged(pairs) for pairs in dates.splits().values()]
     if name and os.path.exists(name):
         return name, _hold_out(_arranged(_read(Path(name))), 2)
-    if name.startswith((".", "/", "~")) or Path(name).suffix.lower() in (".tsv", ".txt", ".csv"):
-        raise BadInput(f"--data {name}: there is no such file{_near(name)}. It may be {UNDERSTOOD}.")
+    text_files.refuse_absent(name, UNDERSTOOD)
     return _tfds(name)
-
-
-def _near(path):
-    """Returns the end of a sentence that says which files there are, with almost this name."""
-    path, there = Path(path), []
-    with contextlib.suppress(OSError):
-        there = os.listdir(path.parent)
-    near = difflib.get_close_matches(path.name, there, 3)
-    return f"; there is {', '.join(sorted(near))}" if near else ""
 
 
 def _arranged(pairs: Iterable[Pair]) -> list[Pair]:
@@ -311,18 +291,14 @@ def _arranged(pairs: Iterable[Pair]) -> list[Pair]:
     found = {}
     for source, target in sorted(pairs):
         found.setdefault((normalised(source), normalised(target)), (source, target))
-    return [found[key] for key in sorted(found, key=lambda key: (_hash(key[0]), key[1]))]
-
-
-def _hash(text):
-    return hashlib.sha256(text.encode()).digest()
+    return [found[key] for key in sorted(found, key=lambda key: (text_files.hashed(key[0]), key[1]))]
 
 
 def _hold_out(pairs: list[Pair], held_out: int) -> list[list[Pair]]:
     """Splits pairs: those for training, and `held_out` parts of `HELD_OUT` each; see `load`."""
     parts = [[] for _ in range(held_out + 1)]
     for pair, group in zip(pairs, _groups(pairs), strict=True):
-        place = int(int.from_bytes(_hash(group)[:8]) / 2**64 / HELD_OUT)
+        place = int(int.from_bytes(text_files.hashed(group)[:8]) / 2**64 / HELD_OUT)
         parts[place + 1 if place < held_out else 0].append(pair)
     return parts
 
@@ -361,7 +337,7 @@ def _tokenized(tokenizer: Tokenizer, texts: Sequence[str], most: int) -> tuple[n
     tokens, lengths = np.zeros((len(texts), most), np.int32), np.zeros(len(texts), np.int32)
     encoded = [text.encode() for text in texts]
     with tf.device("CPU:0"):
-        for rows in _of_like_length([len(text) for text in encoded]):
+        for rows in text_files.of_like_length([len(text) for text in encoded]):
             ids, lengths[rows] = tokenizer.tokenize(tf.constant([encoded[row] for row in rows]))
             tokens[rows, : ids.shape[1]] = ids[:, :most]
     return tokens, lengths
@@ -376,15 +352,6 @@ def _split_of(pairs, sides, rows, widths) -> PairSplit:
         source_ids = to_ids(sources, source_lengths)
         target_ids = with_ends(to_ids(targets, target_lengths), target_lengths)
     return PairSplit([pairs[row] for row in rows], source_ids.numpy(), target_ids.numpy())
-
-
-def _of_like_length(sizes: Sequence[int]) -> Iterator[np.ndarray]:
-    """Yields the places of texts, the longest first, as many at a time as `TOKENIZED_BYTES` have room for."""
-    order, begin = np.argsort(sizes)[::-1], 0
-    while begin < len(order):
-        rows = order[begin : begin + max(1, TOKENIZED_BYTES // sizes[order[begin]])]
-        yield rows
-        begin += len(rows)
 
 
 def _fingerprint(trained, splits):
@@ -410,20 +377,9 @@ def _unknown_share(tokenizer, ids):
 
 def _read(path: Path) -> list[Pair]:
     """Returns the pairs of a file; refuses the file where a line is none."""
-    if not path.is_file():
-        what = "a folder" if path.is_dir() else "a device or a pipe"
-        raise BadInput(f"--data {path}: it is {what}, and a file of pairs is needed. It may be {UNDERSTOOD}.")
-    try:
-        if path.stat().st_size > MOST_BYTES:
-            _refuse_size(path)
-        contents = path.read_bytes()
-    except OSError as error:
-        raise BadInput(f"--data {path}: it cannot be read ({error.strerror}); make it readable.") from None
-    if not contents:
-        raise BadInput(f"--data {path}: it is empty. It may be {UNDERSTOOD}.")
     pairs, without_tab, without_side = [], [], []
-    for number, line in enumerate(contents.removeprefix(BYTE_ORDER_MARK).split(b"\n"), 1):
-        line = _decoded(line, f"--data {path}, line {number}").rstrip("\r")
+    for number, line in enumerate(text_files.lines(path, needed="pairs", understood=UNDERSTOOD), 1):
+        line = line.rstrip("\r")
         pair = tuple(cell.strip() for cell in line.split("\t")[:2])
         if number == 1 and tuple(map(normalised, pair)) == SIDES:
             continue
@@ -447,36 +403,12 @@ def _read(path: Path) -> list[Pair]:
     return pairs
 
 
-def _decoded(text: bytes, where: str) -> str:
-    """Returns a text that should be UTF-8 and have no NUL; refuses others."""
-    nul = text.find(b"\0")
-    if nul >= 0:
-        raise BadInput(
-            f"{where}: byte {nul + 1} is a NUL, so this is no text: a spreadsheet, an archive or UTF-16? Save it as "
-            "text in UTF-8, with tabs."
-        )
-    try:
-        return text.decode()
-    except UnicodeDecodeError as error:
-        raise BadInput(
-            f"{where}: byte {error.start + 1} is not UTF-8 (0x{text[error.start]:02x}). Convert it first, as by: "
-            "iconv -f LATIN1 -t UTF-8 old.tsv > new.tsv"
-        ) from None
-
-
 def _lines(numbers):
     """Returns the beginning of a sentence that says what these lines have."""
     if len(numbers) == 1:
         return f"line {numbers[0]} has"
     more = len(numbers) - NUMBERS_SHOWN
     return f"lines {', '.join(map(str, numbers[:NUMBERS_SHOWN]))}{f' and {more:,} more' if more > 0 else ''} have"
-
-
-def _refuse_size(where):
-    raise BadInput(
-        f"--data {where}: it has more than {MOST_BYTES:,} bytes, too many to hold in memory with their ids. Take "
-        "a part of it as a file, as by: shuf -n 1000000"
-    )
 
 
 def _tfds(name):
@@ -491,10 +423,10 @@ def _tfds(name):
         found, size = [], 0
         for number, example in enumerate(tfds_sets.examples(builder, part).as_numpy_iterator()):
             size += sum(len(example[side]) for side in sides)
-            if size > MOST_BYTES:
-                _refuse_size(f"{name}, split {part}")
+            if size > text_files.MOST_BYTES:
+                text_files.refuse_size(f"{name}, split {part}")
             where = f"--data {name}, split {part}, example {number}"
-            pair = tuple(_decoded(example[side], where).strip() for side in sides)
+            pair = tuple(text_files.decoded(example[side], where).strip() for side in sides)
             if all(pair):  # A set is what it is; nobody here can mend an example.
                 found.append(pair)
         return _arranged(found)

@@ -66,8 +66,8 @@ def reviews(tmp_path_factory):
 
 
 def pretraining(folder, novel, *more):
-    options = ("--epochs", 2, "--batch-size", 8, "--sequence-length", 16, "--vocabulary-size", 80)
-    return "--data", novel, *options, *folders(folder), *more
+    options = ("--epochs", 2, "--batch-size", 8, "--sequence-length", 16)
+    return "--data", novel, *options, *folders(folder), *(() if "--from" in more else ("--vocabulary-size", 80)), *more
 
 
 def classifying(folder, reviews, *more):
@@ -115,11 +115,10 @@ def test_what_was_pretrained_is_saved_with_its_tokenizer(pretrained):
 
 def test_the_same_command_gives_the_same_numbers_and_resumes(pretrained, tmp_path, novel, monkeypatch):
     """Stopped in the middle of the second epoch, it ends as a run that was never stopped."""
-    steps, stop = [], _Keeper._stop_if_asked
+    stop = _Keeper._stop_if_asked
 
     def stop_once(self):
-        steps.append(self.step)
-        if self.epoch == 1 and len(steps) > 2:
+        if (self.epoch, self.step) == (1, 3):
             self.signal = 2
             self._save()
         stop(self)
@@ -127,9 +126,14 @@ def test_the_same_command_gives_the_same_numbers_and_resumes(pretrained, tmp_pat
     monkeypatch.setattr(recipes.bert, "STEPS_PER_EXECUTION", 1)
     with monkeypatch.context() as patch:
         patch.setattr(_Keeper, "_stop_if_asked", stop_once)
-        with pytest.raises(Interrupted):
+        with pytest.raises(Interrupted, match="epoch 2, step 3 of"):
             run(*pretraining(tmp_path, novel))
-    assert run(*pretraining(tmp_path, novel, "--resume")) == pytest.approx(pretrained[1], rel=1e-5)
+    assert run(*pretraining(tmp_path, novel, "--resume")) == pretrained[1]
+    histories = [(folder / "run/history.csv").read_text() for folder in (tmp_path, pretrained[0])]
+    assert histories[0] == histories[1]
+    models = [load_pretrained(folder / "run/pretrained")[0] for folder in (tmp_path, pretrained[0])]
+    for ours, theirs in zip(*(model.get_weights() for model in models), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
 
 
 def test_classifying(tmp_path, reviews):
@@ -148,6 +152,40 @@ def test_classifying(tmp_path, reviews):
         assert text in told
     answer = tf.saved_model.load(str(tmp_path / "export/1")).signatures["serving_default"](text=tf.constant(["a cat"]))
     assert [name.decode() for name in answer["classes"][0].numpy()] == ["animal", "food"]
+
+
+def test_classifying_texts_without_words(tmp_path):
+    """There is nothing that a logistic regression on words could count: the report says so."""
+    draw = random.Random(0)
+    letters = {"consonant": "bcdfgh", "vowel": "aeiouy"}
+    rows = {f"{' '.join(draw.choices(some, k=6))},{label}" for label, some in letters.items() for _ in range(40)}
+    path = tmp_path / "letters.csv"
+    path.write_text("\n".join(sorted(rows)))
+    scores = run(*classifying(tmp_path, path, "--epochs", 1))
+    report = json.loads((tmp_path / "run/report.json").read_text())
+    assert report["baseline"] is None
+    assert report["trained"] == scores
+    told = (tmp_path / "run/report.md").read_text()
+    assert "- logistic regression on TF-IDF: none, for the training texts have no word" in told
+    assert re.search(r"\| accuracy \| [\d.]+ \| [\d.]+ \| - \|", told)
+
+
+def test_dry_run_of_classifying_a_rare_class(tmp_path):
+    """The few texts that it learns from are not of one class."""
+    draw = random.Random(0)
+    texts = {" ".join(draw.choices(WORDS, k=6)) for _ in range(150)}
+    path = tmp_path / "rare.csv"
+    path.write_text(
+        "\n".join(f"{text},{'rare' if number < 12 else 'common'}" for number, text in enumerate(sorted(texts)))
+    )
+    assert run(*classifying(tmp_path, path, "--dry-run", "--batch-size", 1))["examples"] == 15
+
+
+def test_a_search_from_a_source_leaves_its_depth_alone(pretrained, reviews, tmp_path, monkeypatch):
+    monkeypatch.setitem(recipes.bert.TRIAL_EPOCHS, "classify", 1)
+    run(*classifying(tmp_path, reviews, "--from", pretrained[0] / "run/pretrained", "--tune", 1, "--epochs", 1))
+    tuning = json.loads((tmp_path / "run/report.json").read_text())["tuning"]
+    assert set(tuning["best"]) == {"dropout_rate", "learning_rate"}
 
 
 def test_classifying_from_what_was_pretrained(pretrained, tmp_path, reviews):
@@ -182,7 +220,7 @@ def test_it_begins_with_the_weights_that_were_pretrained(pretrained):
 
 def test_pretraining_goes_on_from_a_checkpoint_in_its_tokens(pretrained, tmp_path, novel):
     folder, before = pretrained
-    again = run(*pretraining(tmp_path, novel, "--from", folder / "run/pretrained", "--vocabulary-size", 30))
+    again = run(*pretraining(tmp_path, novel, "--from", folder / "run/pretrained"))
     assert again["tokens"] == before["tokens"]
     assert again["nats_per_token"] < before["nats_per_token"]
 
@@ -248,6 +286,21 @@ def test_a_run_does_not_move_what_it_begins_from(pretrained, reviews):
     with pytest.raises(BadInput, match="sets aside: name another one"):
         run(*classifying(pretrained[0], reviews, "--from", pretrained[0] / "run/pretrained"))
     assert (pretrained[0] / "run/pretrained/config.json").exists()
+
+
+@pytest.mark.parametrize("task", ["pretrain", "classify"])
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (("--sequence-length", 2), r"--sequence-length 2: needed are 3 or more, for \[CLS\], \[SEP\]"),
+        (("--sequence-length", 1), "--sequence-length 1: needed are 3"),
+        (("--from", "some/bert", "--vocabulary-size", 30), "--from brings its own tokens: leave --vocabulary-size out"),
+    ],
+)
+def test_options_that_do_not_fit(tmp_path, task, options, told):
+    with pytest.raises(BadInput, match=told):
+        run("--task", task, *folders(tmp_path), *options)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_text_too_short_for_a_batch(tmp_path, novel):

@@ -6,8 +6,13 @@ import random
 import pytest
 
 import recipes.gpt
+from recipes.common import corpora
+from recipes.common.fit import _Keeper
+from recipes.common.flags import Interrupted
+from recipes.common.windows import SeparateWindows
 from zoo import build_bert, build_gpt, load_pretrained, save_pretrained, tokenizers
 from zoo.checks import BadInput
+from zoo.models.gpt import decoder
 
 WORDS = ["the", "cat", "sat", "on", "a", "mat", "and", "saw", "that", "dog", "who", "ran", "far", "all", "day", "long"]
 TINY = {"num_layers": 1, "num_heads": 2, "hidden_dim": 16}
@@ -71,12 +76,39 @@ def checkpoint(tmp_path_factory, novel):
 def test_fine_tuning_starts_from_a_checkpoint(tmp_path, novel, checkpoint):
     scores = run(tmp_path, novel, "--from", checkpoint, "--learning-rate", 1e-12)
     told = report(tmp_path)
+    model, tokenizer = load_pretrained(checkpoint)
+    corpus = corpora.load(str(novel), kind="subwords", tokenizer=tokenizer, sequence_length=32)
+    test = SeparateWindows(corpus.test, 32)
+    itself = -test.log_probabilities(decoder(model)).sum() / test.size
+    assert scores["nats_per_token"] == pytest.approx(itself, rel=1e-5), "it has hardly learned"
     assert told["facts"]["tokens"] == "subwords, 300 different ones"
     assert told["facts"]["parameters"] == load_pretrained(checkpoint)[0].count_params()
-    # It has hardly learned: what is served is the checkpoint, with all its positions.
+    # With all its positions.
     text = recipes.gpt.main(["--generate", "The", "--export-dir", str(tmp_path / "export"), "--length", "40"])
     assert text.startswith("The")
     assert scores["nats_per_token"] == pytest.approx(told["served"]["nats_per_token"], rel=1e-4)
+
+
+def test_an_interrupted_run_goes_on(tmp_path, novel, monkeypatch):
+    """Stopped in the middle of the second epoch, it ends as a run that was never stopped."""
+    monkeypatch.setattr(recipes.gpt, "STEPS_PER_EXECUTION", 1)
+    options = ["--epochs", 2, "--accumulation-steps", 2, "--rematerialize"]
+    scores = run(tmp_path / "whole", novel, *options)
+    stop = _Keeper._stop_if_asked
+
+    def stop_once(self):
+        if self.epoch == 1 and self.step == 3:
+            self.signal = 2
+            self._save()
+        stop(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_Keeper, "_stop_if_asked", stop_once)
+        with pytest.raises(Interrupted, match="epoch 2, step 3"):
+            run(tmp_path, novel, *options)
+    assert run(tmp_path, novel, *options, "--resume") == scores
+    histories = [(folder / "run/history.csv").read_text() for folder in (tmp_path, tmp_path / "whole")]
+    assert histories[0] == histories[1]
 
 
 def test_checkpoints_that_do_not_fit(tmp_path, novel, checkpoint):
@@ -88,4 +120,13 @@ def test_checkpoints_that_do_not_fit(tmp_path, novel, checkpoint):
     save_pretrained(build_bert(300, 48, **TINY), tmp_path / "bert")
     with pytest.raises(BadInput, match=r"a GPT with its tokenizer is needed\. It is a bert"):
         run(tmp_path, novel, "--from", tmp_path / "bert")
+    with pytest.raises(BadInput, match="--from brings its own tokens"):
+        run(tmp_path, novel, "--from", checkpoint, "--tokens", "subwords")
+    with pytest.raises(BadInput, match=r"--sequence-length 1: .* need 2 positions"):
+        run(tmp_path, novel, "--sequence-length", 1)
     assert not (tmp_path / "export").exists()
+
+
+def test_a_model_of_few_positions_is_exported(tmp_path, novel):
+    run(tmp_path, novel, "--sequence-length", 3, "--limit", 64)
+    assert recipes.gpt.main(["--generate", "", "--export-dir", str(tmp_path / "export")])

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from recipes.common import docstrings, labelled_texts
-from recipes.common.labelled_texts import PARTS, normalised
+from recipes.common import docstrings, labelled_texts, text_files
+from recipes.common.labelled_texts import PARTS
+from recipes.common.text_files import normalised
 from zoo import tokenizers
 from zoo.checks import BadInput
 from zoo.subwords import FIRST, LAST
@@ -128,6 +129,55 @@ def test_a_tokenizer_of_one_s_own_and_fewer_texts(tmp_path):
     assert load(path, limit=7).train.texts == whole.train.texts[:7]
 
 
+def test_fewer_texts_are_of_two_classes(tmp_path):
+    """Without which neither a model nor what it is compared with could be trained."""
+    rows = [(text, "rare" if number < 15 else "common") for number, (text, _) in enumerate(ROWS)]
+    path = write(tmp_path / "rows.csv", in_csv(rows))
+    whole = load(path).train
+    first = np.flatnonzero(whole.labels != whole.labels[0])[0]
+    assert first > 2
+    loaded = load(path, limit=int(first))
+    check_consistent(loaded)
+    assert loaded.train.texts == [*whole.texts[: first - 1], whole.texts[first]]
+    with pytest.raises(BadInput, match=r"--limit 1: .* give 2 or more"):
+        load(path, limit=1)
+
+
+def test_training_texts_of_one_class(store):
+    rows = {"train": [{"sentence": text, "label": 0} for text, _ in ROWS[:150]], "test": EXAMPLES[150:]}
+    store("one_class", {"sentence": tfds.features.Text(), "label": LABEL}, **rows)
+    with pytest.raises(BadInput, match="every training text has the label 'odd'; 2 classes or more"):
+        load("one_class")
+
+
+@pytest.mark.parametrize(("name", "separator"), [("rows.csv", ","), ("rows.tsv", "\t")])
+def test_a_text_longer_than_csv_readers_take(tmp_path, name, separator):
+    limit = csv.field_size_limit()
+    long = "one " * (limit // 4 + 1) + "end"
+    path = write(tmp_path / name, "".join(f"{text}{separator}{label}\n" for text, label in [*ROWS, (long, "odd")]))
+    assert (long, "odd") in everything(load(path))
+    assert csv.field_size_limit() == limit
+
+
+def test_texts_of_like_length_are_tokenized_together(tmp_path, monkeypatch):
+    """Else one long text would make many others as long."""
+    together, of_like_length = [], text_files.of_like_length
+
+    def spied(sizes):
+        for places in of_like_length(sizes):
+            together.append([sizes[place] for place in places])
+            yield places
+
+    path = write(tmp_path / "rows.csv", in_csv([*ROWS, ("one " * 300, "odd")]))
+    expected = load(path).fingerprint
+    monkeypatch.setattr(text_files, "of_like_length", spied)
+    monkeypatch.setattr(text_files, "TOKENIZED_BYTES", 200)
+    assert load(path).fingerprint == expected
+    assert sum(map(len, together)) == 201
+    assert all(len(sizes) == 1 or len(sizes) * max(sizes) <= 200 for sizes in together)
+    assert max(map(len, together)) > 5
+
+
 @pytest.mark.parametrize(
     ("contents", "told"),
     [
@@ -141,8 +191,8 @@ def test_a_tokenizer_of_one_s_own_and_fewer_texts(tmp_path):
         (in_csv((text, "even") for text, _ in ROWS), "every text has the label 'even'"),
         (in_csv([*ROWS, ("x", "rare"), ("X", "rare")]), "'rare' has 1.*needs 10 different texts"),
         (in_csv((label, text) for text, label in ROWS), r"of 200 classes .* and 195 more .*confused"),
-        (in_csv(ROWS).encode() + b"caf\xe9,odd\n", "line 201: the byte 0xe9 is not UTF-8.*iconv"),
-        (in_csv(ROWS).encode("utf-16-le"), "line 1: it has a NUL"),
+        (in_csv(ROWS).encode() + b"caf\xe9,odd\n", r"line 201: byte 4 is not UTF-8 \(0xe9\).*iconv"),
+        (in_csv(ROWS).encode("utf-16-le"), "line 1: byte 2 is a NUL"),
         (in_csv([("text", "label")]), "too few texts"),
     ],
 )
@@ -156,12 +206,15 @@ def test_a_file_with_tabs_where_there_should_be_commas(tmp_path):
         load(write(tmp_path / "rows.csv", "".join(f"{text}\t{label}\n" for text, label in ROWS)))
 
 
-def test_what_is_no_file(tmp_path):
+def test_what_is_no_file(tmp_path, monkeypatch):
     write(tmp_path / "reviews.csv", in_csv(ROWS))
     with pytest.raises(BadInput, match=r"no such file; there is reviews\.csv\."):
         load(tmp_path / "review.csv")
-    with pytest.raises(BadInput, match="a folder"):
+    with pytest.raises(BadInput, match=r"it is a folder, and a file of labelled texts is needed\. It may be docs"):
         load(tmp_path)
+    monkeypatch.setattr(text_files, "MOST_BYTES", 2000)
+    with pytest.raises(BadInput, match=r"reviews\.csv: it has more than 2,000 bytes"):
+        load(tmp_path / "reviews.csv")
 
 
 def test_docstrings(monkeypatch):
@@ -272,7 +325,7 @@ def test_tfds_sets_that_do_not_fit(store):
     with pytest.raises(BadInput, match="texts: sentence; labels: none"):
         load("no_label")
     store("latin", {"sentence": tfds.features.Text(), "label": LABEL}, train=[{"sentence": b"caf\xe9", "label": 0}])
-    with pytest.raises(BadInput, match="split train, example 0: it is not UTF-8"):
+    with pytest.raises(BadInput, match="split train, example 0: byte 4 is not UTF-8"):
         load("latin")
 
 

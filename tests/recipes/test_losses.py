@@ -37,12 +37,16 @@ def args(**given):
 
 def test_the_schedule_is_the_paper_s():
     hidden_dim, warmup = 512, 4000
-    rate = inverse_square_root_schedule(args(), (hidden_dim * warmup) ** -0.5, warmup, reference_batch_size=32)
+    rate = inverse_square_root_schedule(
+        args(), (hidden_dim * warmup) ** -0.5, 1000, warmup_epochs=4, reference_batch_size=32
+    )
     for step in (1, 100, 3999, 4000, 4001, 100_000):
         expected = hidden_dim**-0.5 * min(step**-0.5, step * warmup**-1.5)
         assert float(rate(step - 1)) == pytest.approx(expected, rel=1e-5)
-    scaled = inverse_square_root_schedule(args(scale_learning_rate=True), 1.0, 10, reference_batch_size=32)
-    assert float(scaled(9)) == pytest.approx(2.0)
+    options = {"warmup_epochs": 1, "reference_batch_size": 32}
+    scaled = inverse_square_root_schedule(args(scale_learning_rate=True), 1.0, 10, **options)
+    assert float(scaled(49)) == pytest.approx(2.0), "after five epochs, as --scale-learning-rate says"
+    assert float(scaled(9)) == pytest.approx(0.4)
 
 
 @pytest.mark.parametrize("streamed", [False, True])

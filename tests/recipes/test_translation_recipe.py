@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from recipes.common import finish_translation, pairs
-from recipes.common.flags import Failed
+from recipes.common import checkpoint, finish_translation, pairs
+from recipes.common.fit import _Keeper
+from recipes.common.flags import Failed, Interrupted
 from recipes.common.losses import SmoothedCrossentropy
 from recipes.common.parallel import DataParallel, OnCores
 from zoo import build_transformer
@@ -126,6 +127,36 @@ def test_a_source_that_is_too_long_counts_as_untranslated(tmp_path, file):
     assert scores["examples"] == len(references)
 
 
+def test_an_interrupted_run_ends_as_one_that_was_not(tmp_path, file, monkeypatch):
+    """To the last bit; it stops inside the second epoch, whose batches are of several widths."""
+    monkeypatch.setattr(pairs, "LEAST_PAIRS", 100)
+    monkeypatch.setattr(f"{RECIPE}.CHOICES", SMALL_NET | {"dropout_rate": 0.1})
+    stop = _Keeper._stop_if_asked
+
+    def stop_inside(self):
+        if self.epoch == 1 and self.step > 0:
+            self.signal = 2
+            self._save()
+        stop(self)
+
+    def command(name, *more):
+        return small(tmp_path / name, file, "--num-beams", 1, *more)
+
+    whole = run(*command("whole"))
+    with monkeypatch.context() as patch:
+        patch.setattr(_Keeper, "_stop_if_asked", stop_inside)
+        with pytest.raises(Interrupted, match=r"epoch 2, step [1-9]\d* of \d+"):
+            run(*command("stopped"))
+    assert run(*command("stopped", "--resume")) == whole
+    folders = [tmp_path / name / "run" for name in ("whole", "stopped")]
+    first, second = ((folder / "history.csv").read_text() for folder in folders)
+    assert first == second
+    (first, _), (second, _) = (checkpoint.read(folder / "checkpoints") for folder in folders)
+    assert first.keys() == second.keys()
+    for key in first:
+        np.testing.assert_array_equal(first[key], second[key], err_msg=key)
+
+
 def test_a_spoiled_export_is_noticed(tmp_path, file, monkeypatch):
     answers = finish_translation.served.answers
 
@@ -185,3 +216,14 @@ def test_all_held_out_sources_too_long(file):
     data = pairs.load(str(file), kind="words", max_length=64)
     with pytest.raises(BadInput, match=r"--max-length 2: none of the \d+ held-out sources is so short"):
         finish_translation.Sample(None, data, 2)
+
+
+def test_all_test_targets_too_long(tmp_path, file):
+    """Told before the training, after which there would be nothing to score."""
+    tested = {source for source, _ in pairs.load(str(file), kind="words", max_length=64).test.texts}
+    rows = [row.split("\t") for row in file.read_text().splitlines()]
+    long = tmp_path / "long.tsv"
+    long.write_text("".join(f"{source}\t{target}{' 0 0 0' * (source in tested)}\n" for source, target in rows))
+    with pytest.raises(BadInput, match=r"--max-length 4: none of the \d+ test pairs is so short; raise it"):
+        run(*small(tmp_path, long, "--max-length", 4))
+    assert not (tmp_path / "run/history.csv").exists()

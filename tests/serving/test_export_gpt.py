@@ -132,6 +132,9 @@ def test_as_many_positions_as_there_are_will_do(exported):
     assert len("".join(streaming.stream("the cat ", max_new_tokens=room[0]))) == room[0]
     with pytest.raises(BadInput, match=rf"max_new_tokens={room[0] + 1}: the prompt has 8 tokens.* {room[0]} more"):
         next(streaming.stream("the cat ", max_new_tokens=room[0] + 1))
+    usual = model.ask(prompt=[*PROMPTS, "a" * 31])
+    assert usual["new_tokens"].tolist() == [*room, 1], "100, or as many as there is room for"
+    assert len("".join(streaming.stream("the cat "))) == room[0]
     rotary = exported("subwords", "llama").ask("tokenize", prompt=["a"])
     assert rotary["room"][0] > 10**9, "rotary positions have no end"
 
@@ -140,6 +143,9 @@ STATE = {
     "position": [3],
     **{f"{name}_{index}": np.zeros((1, 2, 5, 4)) for name in ("keys", "values") for index in (0, 1)},
 }
+
+
+TWO = {name: np.repeat(part, 2, axis=0) for name, part in STATE.items()} | {"position": [3, 1]}
 
 
 @pytest.mark.parametrize(
@@ -152,12 +158,22 @@ STATE = {
         ("score_tokens", {"tokens": [[1, 2]], "lengths": [3]}, "lengths=3 in row 0"),
         ("next", {"tokens": [[1, 2, 3]], **STATE}, "has 5 places, and 6 are needed"),
         ("next", {"tokens": [[1, 2]], **STATE, "position": [31]}, "33 positions"),
+        ("next", {"tokens": [[1], [2]], **TWO}, r"position is \[3 1\]: it must be the same in all rows"),
+        ("generate", {"prompt": ["a" * 32]}, "33 positions"),
     ],
     ids=str,
 )
 def test_requests_that_do_not_fit(exported, signature, inputs, told):
     with pytest.raises(tf.errors.InvalidArgumentError, match=told):
         exported("characters", "gpt2").ask(signature, **inputs)
+
+
+def test_examples_must_leave_room(exported, tmp_path):
+    model = exported("characters", "gpt2")
+    with pytest.raises(BadInput, match="examples: one has 32 tokens, and the model has 32 positions"):
+        export_text_generator(model.net, model.tokenizer, tmp_path, decoder=gpt.decoder, examples=["a" * 32])
+    version = export_text_generator(model.net, model.tokenizer, tmp_path, decoder=gpt.decoder, examples=["a" * 31])
+    assert version.name == "1"
 
 
 def test_no_prompts(exported):

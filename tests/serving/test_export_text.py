@@ -177,7 +177,7 @@ def test_defaults_stand_in_the_signature(exported):
     assert found.outputs.keys() == {"text", "continuation", "new_tokens", "unknown"}
     defaults = {name: tf.make_ndarray(proto) for name, proto in found.defaults.items()}
     assert {name: value.item() for name, value in defaults.items()} == {
-        "max_new_tokens": 100,
+        "max_new_tokens": 0,
         "temperature": pytest.approx(0.8),
         "top_k": 0,
         "top_p": 1,

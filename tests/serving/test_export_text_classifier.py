@@ -134,6 +134,7 @@ def test_rows():
         ({"class_names": ("a", "b", "a")}, "a name of its own"),
         ({"sequence_length": 2}, "from 3 to 9"),
         ({"sequence_length": 10}, "from 3 to 9"),
+        ({"model": lambda: classifier(positions=2)}, "has 2 positions, and a row of one token needs 3"),
         ({"model": fill_model}, "no classifier"),
         ({"model": lambda: classifier(size=TOKENIZER.vocabulary_size - 1)}, "take the one that the model was trained"),
         ({"tokenizer": tokenizers.train("characters", TEXT)}, "characters.*wordpieces"),
