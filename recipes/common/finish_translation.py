@@ -44,12 +44,12 @@ class Sample(keras.callbacks.Callback):
 
     def __init__(self, model: keras.Model, pairs: Pairs, max_length: int):
         super().__init__()
+        references = pairs.validation.references()
+        self.references = {source: references[source] for source in that_fit(pairs, references, max_length)[:SAMPLED]}
         if not any(_to_score(pairs, max_length)):
             raise BadInput(
                 f"--max-length {max_length}: none of the {len(pairs.test.texts)} test pairs is so short; raise it."
             )
-        references = pairs.validation.references()
-        self.references = {source: references[source] for source in that_fit(pairs, references, max_length)[:SAMPLED]}
         self.translate = tf.function(
             Translator(model, **translator_options(pairs, max_length, num_beams=1)).translate, autograph=False
         )

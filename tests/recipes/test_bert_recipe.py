@@ -176,7 +176,7 @@ def test_dry_run_of_classifying_a_rare_class(tmp_path):
     texts = {" ".join(draw.choices(WORDS, k=6)) for _ in range(150)}
     path = tmp_path / "rare.csv"
     path.write_text(
-        "\n".join(f"{text},{'rare' if number < 12 else 'common'}" for number, text in enumerate(sorted(texts)))
+        "\n".join(f"{text},{'rare' if 40 < number < 53 else 'common'}" for number, text in enumerate(sorted(texts)))
     )
     assert run(*classifying(tmp_path, path, "--dry-run", "--batch-size", 1))["examples"] == 15
 
