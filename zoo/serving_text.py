@@ -270,6 +270,8 @@ class _Signatures:
         usual = tf.clip_by_value(self.room_after(lengths), 1, min(NEW_TOKENS, self.max_new_tokens))
         new_tokens = tf.where(new_tokens == 0, usual, new_tokens)
         room = self.room(lengths + new_tokens)
+        with tf.control_dependencies([room]):  # Nothing is looked up before it is sure that there are positions.
+            tokens = tf.identity(tokens)
         # What all prompts have is read at once; the loop reads what longer ones have beyond.
         start = tf.reduce_min(tf.pad(lengths, [[0, 1]], constant_values=tokens.dtype.max)) - 1
         start = tf.where(rows > 0, start, 0)

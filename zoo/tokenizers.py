@@ -109,11 +109,11 @@ class Tokenizer:
         return _spelling(self, text)
 
     @classmethod
-    def pieces(cls, text: str | bytes, size: int = PIECE_BYTES) -> Iterator[bytes]:
-        """Yields a text in pieces of `size` bytes or a little more, cut between tokens; see `encode`."""
+    def pieces(cls, text: str | bytes, size: int | None = None) -> Iterator[bytes]:
+        """Yields a text in pieces of `size` bytes (`PIECE_BYTES`) or a little more, cut between tokens."""
         contents, begin = contents_of(text, cls.needs_utf8), 0
         while begin < len(contents):
-            end = cls.boundary(contents, begin + size)
+            end = cls.boundary(contents, begin + (size or PIECE_BYTES))
             yield contents[begin:end]
             begin = end
 

@@ -202,7 +202,8 @@ class OnCores(DataParallel):
             if (mask := getattr(y_pred, "_keras_mask", None)) is not None:
                 share_weights *= tf.cast(mask, losses.dtype)
             loss = tf.reduce_sum(losses * share_weights)
-        gradients = [tf.convert_to_tensor(gradient) for gradient in tape.gradient(loss, weights)]
+        with layers.on_one_core():  # What is computed a second time for the gradients is computed as the first time.
+            gradients = [tf.convert_to_tensor(gradient) for gradient in tape.gradient(loss, weights)]
         return loss, tf.reduce_sum(share_weights), gradients, others, states
 
 

@@ -74,7 +74,7 @@ def file(tmp_path_factory):
 def served_here(monkeypatch):
     """Exports answer in this process: `finished` and test_served.py have them served by one of their own."""
 
-    def answers(version, requests, signature):
+    def answers(version, requests, signature, before=None):
         loaded = tf.saved_model.load(str(version))
         serve, found = loaded.signatures[signature], []
         for request in requests:

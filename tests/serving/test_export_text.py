@@ -194,7 +194,7 @@ def test_defaults_stand_in_the_signature(exported):
 @pytest.mark.parametrize(
     ("numbers", "told"),
     [
-        ({"max_new_tokens": 0}, r"max_new_tokens=0 in row 0 .*an integer from 1 to 4096"),
+        ({"max_new_tokens": -1}, r"max_new_tokens=-1 in row 0 .*an integer from 1 to 4096"),
         ({"max_new_tokens": [1, 4097, 1, 0]}, r"max_new_tokens=4097 in row 1"),
         ({"temperature": [0, 1, 2, -0.5]}, r"temperature=-0.5 in row 3 .*from 0 to 100; 0 is greedy"),
         ({"temperature": float("nan")}, r"temperature=-?nan in row 0"),
