@@ -12,8 +12,8 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 demo: $(VENV)/.recipes ## Train, evaluate, export and serve the CNN on handwritten digits.
 	$(BIN)/python -m recipes.cnn
 
-test: $(VENV)/.dev ## Every test, in two processes: most of one is Python's own work, on one core.
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+test: $(VENV)/.dev ## Every test, in three processes: each waits now and then, for exports that are served by others.
+	$(BIN)/python -m pytest -n 3 --dist loadfile
 
 lint: $(VENV)/.dev ## Style and types.
 	$(BIN)/ruff check .
