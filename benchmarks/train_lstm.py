@@ -24,7 +24,6 @@ the logits'. Embedding, gates, loss and Adam are work, too, and not counted.
 import argparse
 import dataclasses
 import os
-import statistics
 import time
 
 import numpy as np
@@ -35,9 +34,7 @@ from benchmarks.common import (
     epoch_timer,
     exit_without_torch,
     print_setting,
-    print_table,
-    ratios,
-    spread,
+    print_training,
     take_turns,
 )
 from recipes.common.flags import positive_int
@@ -101,45 +98,17 @@ def main(argv=None):
             Contestant("matrix product", multiply),
         ]
         take_turns(contestants, args.repeats)
-        print_speeds(name, size, contestants, args.repeats)
-
-
-def print_speeds(name, size, contestants, repeats):
-    """Prints a table of contestants that have reported the seconds of their turns, the matrix product last."""
-    *trained, product = contestants
-    peaks = [2 * MATRIX_SIZE**3 * NUM_PRODUCTS / 1e9 / seconds for seconds in product.measured]
-    rows = []
-    for contestant in trained:
-        sequences = [size.sequences / seconds for seconds in contestant.measured]
-        tokens = [size.sequence_length * speed for speed in sequences]
-        gigaflops = [size.flop * speed / 1e9 for speed in tokens]
-        rows.append(
-            (
-                contestant.name,
-                contestant.device,
-                spread(sequences, digits=1),
-                f"{statistics.median(tokens):,.0f}",
-                ratios(contestant.measured, trained[0].measured),
-                f"{statistics.median(gigaflops):,.1f}",
-                ratios(gigaflops, peaks),
-            )
+        *trained, product = contestants
+        print_training(
+            f"{name}: {NUM_LAYERS} x {size.units} units, {size.flop / 1e6:.2f} MFLOP per token, windows of "
+            f"{size.sequence_length}, batch size {size.batch_size}",
+            trained,
+            product,
+            sequences=size.sequences,
+            sequence_length=size.sequence_length,
+            flop=size.flop,
+            product_flop=2 * MATRIX_SIZE**3 * NUM_PRODUCTS,
         )
-    rows.append((product.name, product.device, "", "", "", f"{statistics.median(peaks):,.1f}", ""))
-    print(
-        f"\n{name}: {NUM_LAYERS} x {size.units} units, {size.flop / 1e6:.2f} MFLOP per token, windows of "
-        f"{size.sequence_length}, batch size {size.batch_size}, {size.sequences} sequences per turn; "
-        f"median (min to max) of {repeats}:\n"
-    )
-    header = (
-        "",
-        "device",
-        "sequences/s",
-        "tokens/s",
-        "zoo / this one, same round",
-        "GFLOP/s",
-        "share of the product's",
-    )
-    print_table(header, rows, contestants)
 
 
 def train_zoo(turns, size):
