@@ -164,6 +164,21 @@ def train_torch(
         turns.report(time.perf_counter() - began)
 
 
+def fit_in_turns(turns: Turns, model, train, batch_size: int) -> None:
+    """Trains a recipe's compiled model on its split for ever, an epoch in each turn."""
+    from recipes.common.fit import EpochCounter
+
+    model.optimizer.build(model.trainable_variables)
+    counter = EpochCounter()
+    model.fit(
+        train.training_batches(batch_size, counter.epoch, seed=0),
+        epochs=ENDLESS,
+        callbacks=[counter, epoch_timer(turns)],
+        shuffle=False,
+        verbose=0,
+    )
+
+
 def epoch_timer(turns: Turns):
     """Returns a Keras callback that holds each epoch back until its turn and reports the seconds it took.
 

@@ -21,7 +21,15 @@ import argparse
 import numpy as np
 
 from benchmarks import common
-from benchmarks.common import ENDLESS, Contestant, epoch_timer, exit_without_torch, print_setting, race
+from benchmarks.common import (
+    ENDLESS,
+    Contestant,
+    epoch_timer,
+    exit_without_torch,
+    fit_in_turns,
+    print_setting,
+    race,
+)
 from recipes.common.flags import positive_int
 
 IMAGE_SHAPE, NUM_CLASSES = (28, 28, 1), 10
@@ -75,7 +83,6 @@ def train_zoo(turns, num_examples, batch_size, steps_per_execution=None, jit_com
 
     from recipes.common import devices
     from recipes.common.data import Split
-    from recipes.common.fit import EpochCounter
     from recipes.common.optimizers import FusedAdam
     from recipes.common.parallel import DataParallel
     from zoo import build_cnn
@@ -94,15 +101,7 @@ def train_zoo(turns, num_examples, batch_size, steps_per_execution=None, jit_com
             steps_per_execution=min(steps_per_execution or devices.steps_per_execution(strategy, steps), steps),
             jit_compile=jit_compile,
         )
-    model.optimizer.build(model.trainable_variables)
-    counter = EpochCounter()
-    model.fit(
-        train.training_batches(batch_size, counter.epoch, seed=0),
-        epochs=ENDLESS,
-        callbacks=[counter, epoch_timer(turns)],
-        shuffle=False,
-        verbose=0,
-    )
+    fit_in_turns(turns, model, train, batch_size)
 
 
 def train_keras(turns, num_examples, batch_size):

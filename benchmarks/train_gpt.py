@@ -35,6 +35,7 @@ from benchmarks.common import (
     Contestant,
     epoch_timer,
     exit_without_torch,
+    fit_in_turns,
     print_setting,
     print_training,
     take_turns,
@@ -125,7 +126,6 @@ def train_zoo(turns, size):
 
     from recipes.common import devices
     from recipes.common.data import Split
-    from recipes.common.fit import EpochCounter
     from recipes.common.optimizers import FusedAdam
     from recipes.common.parallel import OnCores
     from zoo import build_gpt
@@ -150,15 +150,7 @@ def train_zoo(turns, size):
             loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
             steps_per_execution=devices.steps_per_execution(strategy, size.steps),
         )
-    model.optimizer.build(model.trainable_variables)
-    counter = EpochCounter()
-    model.fit(
-        train.training_batches(size.batch_size, counter.epoch, seed=0),
-        epochs=ENDLESS,
-        callbacks=[counter, epoch_timer(turns)],
-        shuffle=False,
-        verbose=0,
-    )
+    fit_in_turns(turns, model, train, size.batch_size)
 
 
 def train_keras(turns, size):

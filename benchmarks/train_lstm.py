@@ -33,6 +33,7 @@ from benchmarks.common import (
     Contestant,
     epoch_timer,
     exit_without_torch,
+    fit_in_turns,
     print_setting,
     print_training,
     take_turns,
@@ -118,7 +119,6 @@ def train_zoo(turns, size):
     import keras
 
     from recipes.common import devices
-    from recipes.common.fit import EpochCounter
     from recipes.common.optimizers import FusedAdam
     from recipes.common.recurrent import Recurrent
     from recipes.common.windows import Windows, evaluation_rows
@@ -139,15 +139,7 @@ def train_zoo(turns, size):
         )
         at_once = min(STEPS_PER_EXECUTION, devices.steps_per_execution(strategy, size.steps))
         model.compile(FusedAdam(LEARNING_RATE), steps_per_execution=at_once)
-    model.optimizer.build(model.trainable_variables)
-    counter = EpochCounter()
-    model.fit(
-        train.training_batches(size.batch_size, counter.epoch, seed=0),
-        epochs=ENDLESS,
-        callbacks=[counter, epoch_timer(turns)],
-        shuffle=False,
-        verbose=0,
-    )
+    fit_in_turns(turns, model, train, size.batch_size)
 
 
 def train_keras(turns, size):

@@ -74,9 +74,7 @@ def main(argv=None):
             f"--sequence-length {args.sequence_length}: needed are {ENDS + 1} or more, for [CLS], [SEP] and what is "
             "between them."
         )
-    if getattr(args, "from") and args.vocabulary_size:
-        raise BadInput("--from brings its own tokens: leave --vocabulary-size out.")
-    pretrained.refuse_to_move_it(args)
+    pretrained.check_flags(args)
     strategy = devices.set_up(args)
     with runs.start(args) as run:  # A dry run's arguments are smaller.
         run.note(devices=devices.describe(strategy))

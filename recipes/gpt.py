@@ -62,9 +62,7 @@ def main(argv=None):
         return generate_text.from_newest_export(args)
     if args.sequence_length < 2:
         raise BadInput(f"--sequence-length {args.sequence_length}: a prompt and a new token need 2 positions.")
-    if getattr(args, "from") and (args.tokens or args.vocabulary_size):
-        raise BadInput("--from brings its own tokens: leave --tokens and --vocabulary-size out.")
-    pretrained.refuse_to_move_it(args)
+    pretrained.check_flags(args)
     strategy = devices.set_up(args)
     with runs.start(args) as run:
         args = run.args  # A dry run's are smaller.

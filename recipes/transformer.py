@@ -69,6 +69,7 @@ def parse(argv=None):
         metavar="X",
         help="probability, below 1, that is taken from the right token and shared out among all; 0 switches it off",
     )
+    flags.add_memory_flags(parser)
     args = parser.parse_args(argv)
     if args.tokens is None:
         args.tokens = "characters" if args.data == "dates" else "subwords"
@@ -108,6 +109,7 @@ def main(argv=None):
     from recipes.common.optimizers import FusedAdam
     from recipes.common.parallel import OnCores
     from zoo import build_transformer
+    from zoo.attention import rematerialize
 
     strategy = devices.set_up(args)
     with runs.start(args) as run:
@@ -120,16 +122,17 @@ def main(argv=None):
 
         def build(learning_rate=args.learning_rate, **sizes):
             with strategy.scope():
+                network = build_transformer(
+                    data.source_vocabulary_size,
+                    data.target_vocabulary_size,
+                    num_heads=NUM_HEADS,
+                    norm_first=NORM_FIRST,
+                    **sizes,
+                )
+                if args.rematerialize:
+                    rematerialize(network)
                 model = OnCores(
-                    build_transformer(
-                        data.source_vocabulary_size,
-                        data.target_vocabulary_size,
-                        num_heads=NUM_HEADS,
-                        norm_first=NORM_FIRST,
-                        **sizes,
-                    ),
-                    args.batch_size,
-                    global_clipnorm=CLIPNORM,
+                    network, args.batch_size, global_clipnorm=CLIPNORM, accumulation_steps=args.accumulation_steps
                 )
                 rate = inverse_square_root_schedule(
                     args, learning_rate, steps, warmup_epochs=WARMUP_EPOCHS, reference_batch_size=BATCH_SIZE

@@ -1,6 +1,5 @@
 """Texts to learn a language model from: Python's own help, files and folders of them, and every text that TFDS has."""
 
-import contextlib
 import dataclasses
 import hashlib
 import itertools
@@ -11,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from recipes.common import tfds_sets
+from recipes.common import text_files, tfds_sets
 from zoo import checks, tokenizers
 from zoo.checks import BadInput
 from zoo.tokenizers import Tokenizer
@@ -22,7 +21,6 @@ EVERY = 10  # Of so many topics of Python's help, one is for validation and one 
 QUICK_WINDOWS = 8  # Of each held-out split in a dry run.
 MOST_BYTES = 1 << 30  # Of a whole corpus: it is held in memory, with its tokens.
 BLANK_LINE = b"\n\n"
-BYTE_ORDER_MARK = "\ufeff".encode()
 UNDERSTOOD = "pydoc, a text file, a folder of .txt files, or a TFDS set with text, such as tiny_shakespeare"
 
 
@@ -187,24 +185,12 @@ def _cleaned(text, where, kind):
     """Returns a text without byte-order mark and Windows' line ends, which must be UTF-8; bytes are left alone."""
     if not tokenizers.KINDS[kind].needs_utf8:
         return text
-    nul = text.find(b"\0")
-    if nul >= 0:
-        raise BadInput(
-            f"--data {where}: the byte at offset {nul} is a NUL, so this is no text: an archive, a document of a word "
-            "processor, UTF-16? Save it as text in UTF-8. (--tokens bytes takes any file.)"
-        )
-    try:
-        text.decode()
-    except UnicodeDecodeError as error:
-        raise BadInput(
-            f"--data {where}: the byte at offset {error.start} is not UTF-8 (0x{text[error.start]:02x}). Convert it "
-            "first, as by: iconv -f LATIN1 -t UTF-8 old.txt > new.txt, or take it as it is by --tokens bytes."
-        ) from None
-    return text.removeprefix(BYTE_ORDER_MARK).replace(b"\r\n", b"\n")
+    text_files.decoded(text, f"--data {where}", otherwise=" --tokens bytes takes any file.")
+    return text.removeprefix(text_files.BYTE_ORDER_MARK).replace(b"\r\n", b"\n")
 
 
 def _files(folder):
-    with _readable(folder):
+    with text_files.readable(folder):
         os.listdir(folder)  # What follows takes an unreadable folder for an empty one.
     # Hidden files and folders are left out: they hold what tools keep there.
     found = [path.relative_to(folder) for path in folder.rglob("*") if path.suffix.lower() == ".txt" and path.is_file()]
@@ -217,18 +203,10 @@ def _files(folder):
 def _read(path):
     if not path.is_file():
         raise BadInput(f"--data {path}: it is neither a file nor a folder. It may be {UNDERSTOOD}.")
-    with _readable(path):
+    with text_files.readable(path):
         if path.stat().st_size > MOST_BYTES:
             _refuse_size(path)
         return path.read_bytes()
-
-
-@contextlib.contextmanager
-def _readable(path):
-    try:
-        yield
-    except OSError as error:
-        raise BadInput(f"--data {path}: it cannot be read ({error.strerror}); make it readable.") from None
 
 
 def _refuse_size(where):

@@ -49,9 +49,13 @@ def bert(args, **choices) -> tuple[keras.Model, Tokenizer]:
     return _load(args, "BERT", check, choices)
 
 
-def refuse_to_move_it(args) -> None:
-    """Raises `BadInput` where a new run would set aside what `--from` names, before anything is read from there."""
+def check_flags(args) -> None:
+    """Raises `BadInput` where `--from` does not go with the other flags, before anything is read from there."""
     source, run_dir = getattr(args, "from"), Path(args.run_dir).resolve()
+    of_tokens = [name for name in ("tokens", "vocabulary_size") if hasattr(args, name)]
+    if source and any(getattr(args, name) for name in of_tokens):
+        told = " and ".join(f"--{name.replace('_', '-')}" for name in of_tokens)
+        raise BadInput(f"--from brings its own tokens: leave {told} out.")
     if source and run_dir in (Path(source).resolve(), *Path(source).resolve().parents):
         raise BadInput(f"--from {source} is in --run-dir {args.run_dir}, which a new run sets aside: name another one.")
 

@@ -55,31 +55,47 @@ def lines(path: Path, *, needed: str, understood: str) -> list[str]:
     if not path.is_file():
         what = "a folder" if path.is_dir() else "a device or a pipe"
         raise BadInput(f"--data {path}: it is {what}, and a file of {needed} is needed. It may be {understood}.")
-    try:
+    with readable(path):
         if path.stat().st_size > MOST_BYTES:
             refuse_size(str(path))
         contents = path.read_bytes().removeprefix(BYTE_ORDER_MARK)
-    except OSError as error:
-        raise BadInput(f"--data {path}: it cannot be read ({error.strerror}); make it readable.") from None
     if not contents.strip():
         raise BadInput(f"--data {path}: it is empty. It may be {understood}.")
     return [decoded(line, f"--data {path}, line {number}") for number, line in enumerate(contents.split(b"\n"), 1)]
 
 
-def decoded(text: bytes, where: str) -> str:
-    """Returns a text that should be UTF-8 and have no NUL; raises `BadInput`, which begins with `where`, for others."""
+@contextlib.contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """Raises `BadInput` for a file or folder that the system does not let this process read within."""
+    try:
+        yield
+    except OSError as error:
+        raise BadInput(f"--data {path}: it cannot be read ({error.strerror}); make it readable.") from None
+
+
+def decoded(text: bytes, where: str, *, otherwise: str = "") -> str:
+    """Returns a text that should be UTF-8 and have no NUL.
+
+    Args:
+        text: What should be one.
+        where: What a message begins with.
+        otherwise: What a message ends with: what else may be done.
+
+    Raises:
+        ValueError: If it is none.
+    """
     nul = text.find(b"\0")
     if nul >= 0:
         raise BadInput(
             f"{where}: byte {nul + 1} is a NUL, so this is no text: a spreadsheet, an archive or UTF-16? Save it as "
-            "text in UTF-8."
+            f"text in UTF-8.{otherwise}"
         )
     try:
         return text.decode()
     except UnicodeDecodeError as error:
         raise BadInput(
             f"{where}: byte {error.start + 1} is not UTF-8 (0x{text[error.start]:02x}). Convert it first, as by: "
-            "iconv -f LATIN1 -t UTF-8 old > new"
+            f"iconv -f LATIN1 -t UTF-8 old > new{otherwise and '.'}{otherwise}"
         ) from None
 
 

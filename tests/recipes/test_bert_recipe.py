@@ -240,7 +240,7 @@ def test_the_tasks_have_defaults_of_their_own(monkeypatch):
         found.append(args)
         raise InterruptedError
 
-    monkeypatch.setattr(recipes.common.pretrained, "refuse_to_move_it", stop)
+    monkeypatch.setattr(recipes.common.pretrained, "check_flags", stop)
     for arguments in ([], ["--task", "classify"], ["--task", "classify", "--epochs", "1", "--run-dir", "here"]):
         with pytest.raises(InterruptedError):
             run(*arguments)

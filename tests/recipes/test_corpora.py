@@ -270,7 +270,7 @@ def test_tfds_examples_are_joined_by_blank_lines(store):
             {"train": [NOVEL], "test": [" ", ""]},
             "split test: there is no text in it, only white space",
         ),
-        ("latin", "text", {"train": [NOVEL, b"caf\xe9"]}, "split train: the byte at offset 3 is not UTF-8 (0xe9)"),
+        ("latin", "text", {"train": [NOVEL, b"caf\xe9"]}, "split train: byte 4 is not UTF-8 (0xe9)"),
     ],
 )
 def test_tfds_sets_that_do_not_fit(store, name, key, splits, message):
@@ -380,11 +380,11 @@ def test_a_byte_order_mark_alone_is_no_text(tmp_path, kind):
     [
         (
             NOVEL.encode()[:300] + b"caf\xe9" + NOVEL.encode(),
-            r"offset 303 is not UTF-8 \(0xe9\).*iconv.*--tokens bytes",
+            r"byte 304 is not UTF-8 \(0xe9\).*iconv.*--tokens bytes",
         ),
-        (b"PK\3\4\0\0" + NOVEL.encode(), "offset 4 is a NUL, so this is no text.*--tokens bytes"),
-        (NOVEL.encode("utf-16"), "offset 3 is a NUL"),
-        (NOVEL.encode()[:40] + b"\xc3", "offset 40 is not UTF-8"),
+        (b"PK\3\4\0\0" + NOVEL.encode(), "byte 5 is a NUL, so this is no text.*--tokens bytes"),
+        (NOVEL.encode("utf-16"), "byte 4 is a NUL"),
+        (NOVEL.encode()[:40] + b"\xc3", "byte 41 is not UTF-8"),
     ],
 )
 def test_files_that_are_no_utf8(tmp_path, kind, contents, message):
