@@ -17,6 +17,8 @@ __all__ = [
     "build_mlp",
     "build_regressor",
     "build_transformer",
+    "load_export",
+    "load_model",
     "load_pretrained",
     "save_pretrained",
 ]
@@ -31,6 +33,8 @@ if TYPE_CHECKING:  # What type checkers and editors read: the true signatures, a
     from zoo.models.mlp import build_mlp as build_mlp
     from zoo.models.regressor import build_regressor as build_regressor
     from zoo.models.transformer import build_transformer as build_transformer
+    from zoo.safe_loading import load_export as load_export
+    from zoo.safe_loading import load_model as load_model
     from zoo.weights import load_pretrained as load_pretrained
     from zoo.weights import save_pretrained as save_pretrained
 else:
@@ -41,8 +45,10 @@ else:
         from importlib import import_module
 
         # `build_cnn` lives in `zoo/models/cnn.py`: one word, every place.
+        places = {"load_export": "zoo.safe_loading", "load_model": "zoo.safe_loading"}
         family = name.removeprefix("build_")
-        value = getattr(import_module("zoo.weights" if family == name else f"zoo.models.{family}"), name)
+        place = places.get(name, "zoo.weights" if family == name else f"zoo.models.{family}")
+        value = getattr(import_module(place), name)
         globals()[name] = value
         return value
 

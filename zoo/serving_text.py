@@ -17,6 +17,7 @@ import tensorflow as tf
 from zoo import checks, generation
 from zoo.checks import BadInput
 from zoo.generation import Decoder, Sampler
+from zoo.safe_loading import load_export
 from zoo.serving import export, int8_copy, plain_copy
 
 MAX_NEW_TOKENS = 4096  # What a request may ask for, unless an export says otherwise.
@@ -158,9 +159,9 @@ class ServedTextGenerator:
     def __init__(self, version: str | os.PathLike):
         """Loads the folder of a version; raises `BadInput` if that is no sound export of a text generator."""
         try:
-            self._loaded = tf.saved_model.load(str(version))  # Kept: signatures do not keep their variables alive.
+            self._loaded = load_export(version)  # Kept: signatures do not keep their variables alive.
             self._signatures = {name: self._loaded.signatures[name] for name in ("tokenize", "next", "detokenize")}
-        except (OSError, KeyError, tf.errors.OpError) as error:
+        except (KeyError, AttributeError) as error:
             raise BadInput(
                 f"{version} is no export of a text generator, or it is damaged ({type(error).__name__}: "
                 f"{str(error).splitlines()[0]}). Train again, or name another one."

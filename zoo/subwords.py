@@ -481,7 +481,7 @@ def _config(folder):
 def _read_json(path):
     try:
         contents = json.loads(_read(path))
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, RecursionError) as error:
         raise BadInput(f"{path}: it is not JSON ({error}); fetch the file anew.") from None
     if not isinstance(contents, dict):
         raise BadInput(f"{path}: it must be a JSON object.")

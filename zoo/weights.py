@@ -325,7 +325,7 @@ def _json(path):
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise BadInput(f"{path.parent} has no {path.name}, which a checkpoint needs: copy it there.") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise BadInput(f"{path} cannot be read as JSON ({error}): fetch it again.") from None
 
 
@@ -412,7 +412,10 @@ def _check_sentence_encoder(folder):
     modules = _json(folder / "modules.json")
     try:
         kinds = [module["type"].rpartition(".")[2] for module in modules]
-        pooling = _json(folder / modules[1]["path"] / "config.json") if "Pooling" in kinds[1:2] else {}
+        where = modules[1]["path"] if "Pooling" in kinds[1:2] else None
+        if where is not None and (where == ".." or Path(where).name != where):
+            raise BadInput(f"{folder / 'modules.json'}: {where!r} is no folder beside it; nothing else is read.")
+        pooling = _json(folder / where / "config.json") if where else {}
         # A key for each way, with true or false; in newer ones one key, with the way.
         ways = [key if on is True else on for key, on in pooling.items() if key.startswith("pooling_mode") and on]
     except (TypeError, KeyError, AttributeError):

@@ -246,7 +246,13 @@ def test_sentence_encoders_are_known_by_their_modules(tmp_path):
     with pytest.raises(BadInput, match="build_bert has Transformer, Pooling, Normalize"):
         load_pretrained(tmp_path / "saved")
     assert_same_weights(load_pretrained(tmp_path / "saved", head="sentence")[0], model)
-    for broken in ("{}", "[1]", '[{"type": 3}]'):
+    elsewhere = json.loads(modules.read_text())
+    for path in ("..", "/etc", "../1_Pooling", "a/b"):
+        elsewhere[1]["path"] = path
+        modules.write_text(json.dumps(elsewhere))
+        with pytest.raises(BadInput, match=f"'{path}' is no folder beside it; nothing else is read"):
+            load_pretrained(tmp_path / "saved")
+    for broken in ("{}", "[1]", '[{"type": 3}]', "[" * 100_000):
         modules.write_text(broken)
         with pytest.raises(BadInput, match=r"modules\.json"):
             load_pretrained(tmp_path / "saved")
