@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 export PIP_CONSTRAINT := constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test lint bench lock clean
+.PHONY: demo test faults lint bench lock clean
 
 demo: $(VENV)/.recipes ## Train, evaluate, export and serve the CNN on handwritten digits.
 	$(BIN)/python -m recipes.cnn
@@ -15,10 +15,14 @@ demo: $(VENV)/.recipes ## Train, evaluate, export and serve the CNN on handwritt
 test: $(VENV)/.dev ## Every test, in three processes: each waits now and then, for exports that are served by others.
 	$(BIN)/python -m pytest -n 3 --dist loadfile
 
-lint: $(VENV)/.dev ## Style and types.
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
+faults: $(VENV)/.dev ## Kills, power cuts and full disks, in every family's recipe; the tests run a selection.
+	$(BIN)/python -m tests.faults --jobs 2
+
+lint: $(VENV)/.dev ## Style, types, and known vulnerabilities of what constraints.txt pins.
+	$(BIN)/ruff check . .ci/audit
+	$(BIN)/ruff format --check . .ci/audit
 	$(BIN)/mypy
+	$(BIN)/python .ci/audit
 
 bench: $(VENV)/.bench ## Speed beside the peers; keep the machine free of other work.
 	$(BIN)/python -m benchmarks.startup
