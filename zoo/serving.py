@@ -211,7 +211,7 @@ def export(
             check(folder)
         target = export_dir / str(latest_version(export_dir) + 1)
         os.rename(folder, target)
-        _sync_folder(export_dir)
+        sync_folder(export_dir)
     return target
 
 
@@ -219,12 +219,20 @@ def writable_folder(path: str | os.PathLike) -> Path:
     """Returns `path` as a folder, made if absent, after a trial write; raises `BadInput` if it cannot be written."""
     path = Path(path)
     try:
-        path.mkdir(parents=True, exist_ok=True)
+        make_folder(path)
         with tempfile.TemporaryFile(dir=path):
             pass
     except OSError as error:
         raise BadInput(f"{path} cannot be written ({error.strerror}): name a folder that can.") from error
     return path
+
+
+def make_folder(path: Path) -> None:
+    """Makes a folder and those above it, so that a power cut does not take them away with what is put there."""
+    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    for folder in missing:
+        sync_folder(folder.parent)
 
 
 def latest_version(export_dir: str | os.PathLike) -> int:
@@ -264,14 +272,15 @@ def _locked(folder):
 def _sync(folder):
     for path in folder.rglob("*"):
         if path.is_dir():
-            _sync_folder(path)
+            sync_folder(path)
         else:
             with path.open("rb") as file:
                 os.fsync(file.fileno())
-    _sync_folder(folder)
+    sync_folder(folder)
 
 
-def _sync_folder(folder):
+def sync_folder(folder: Path) -> None:
+    """Sees to it that what is in a folder, by name, is there after a power cut."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from recipes.common.flags import Failed
+from zoo.safe_loading import load_arrays
+from zoo.serving import make_folder, sync_folder
 
 MAGIC = b"zoo checkpoint 1\n"
 KEEP = 2  # Should the newest be damaged, the one before it is used.
@@ -27,9 +29,7 @@ def write(folder: Path, number: int, arrays: dict[str, np.ndarray], state: dict)
     Raises:
         Failed: If the file cannot be written, as on a full disk; earlier checkpoints are then untouched.
     """
-    body = io.BytesIO()
-    np.savez(body, state=np.frombuffer(json.dumps(state).encode(), np.uint8), **arrays)
-    contents = body.getvalue()
+    contents = packed(arrays, state)
     path = folder / f"{number:012d}.checkpoint"
     try:
         write_atomically(path, MAGIC + hashlib.sha256(contents).hexdigest().encode() + b"\n" + contents)
@@ -38,7 +38,7 @@ def write(folder: Path, number: int, arrays: dict[str, np.ndarray], state: dict)
             f"the checkpoint {path} could not be written: {error.strerror}. "
             "Earlier checkpoints are untouched: make room and go on with --resume."
         ) from error
-    for old in _newest_first(folder)[KEEP:]:
+    for old in [*_newest_first(folder)[KEEP:], *folder.glob("*.unfinished")]:  # Those of processes that were killed.
         old.unlink(missing_ok=True)
     return path
 
@@ -47,22 +47,37 @@ def read(folder: Path) -> tuple[dict[str, np.ndarray], dict] | None:
     """Returns (arrays, state) of the newest checkpoint that is sound, saying which were not; None without any."""
     paths = _newest_first(folder)
     for path in paths:
-        contents = path.read_bytes()
+        try:
+            contents = path.read_bytes()
+        except OSError as error:
+            print(f"{path} cannot be read ({error.strerror}): using the checkpoint before it.")
+            continue
         header, digest, body = contents[: len(MAGIC)], contents[len(MAGIC) :][:64], contents[len(MAGIC) + 65 :]
         if header != MAGIC or hashlib.sha256(body).hexdigest().encode() != digest:
             print(f"{path} is damaged: using the checkpoint before it.")
             continue
-        with np.load(io.BytesIO(body), allow_pickle=False) as arrays:
-            loaded = dict(arrays)
-        return loaded, json.loads(loaded.pop("state").tobytes())
+        return unpacked(body)
     if paths:
         raise Failed(f"every checkpoint in {folder} is damaged: start again without --resume.")
     return None
 
 
+def packed(arrays: dict[str, np.ndarray], state: dict) -> bytes:
+    """Returns what a checkpoint holds as bytes; see `write`."""
+    body = io.BytesIO()
+    np.savez(body, state=np.frombuffer(json.dumps(state).encode(), np.uint8), **arrays)
+    return body.getvalue()
+
+
+def unpacked(contents: bytes) -> tuple[dict[str, np.ndarray], dict]:
+    """Returns (arrays, state) of what `packed` returned."""
+    loaded = load_arrays(io.BytesIO(contents), "the checkpoint")
+    return loaded, json.loads(loaded.pop("state").tobytes())
+
+
 def write_atomically(path: Path, contents: bytes) -> None:
     """Writes a file so that, whatever happens meanwhile, `path` holds either what it held or all of `contents`."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     temporary = path.with_name(f"{path.name}.unfinished")
     try:
         with temporary.open("wb") as file:
@@ -74,11 +89,7 @@ def write_atomically(path: Path, contents: bytes) -> None:
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise
-    descriptor = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync_folder(path.parent)
 
 
 def _newest_first(folder):

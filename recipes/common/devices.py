@@ -7,16 +7,22 @@ from pathlib import Path
 import keras
 import tensorflow as tf
 
+from recipes.common import workers
 from zoo.checks import BadInput
 
 
 def set_up(args: argparse.Namespace) -> tf.distribute.Strategy:
-    """Sets the seeds and the precision that `args` ask for, and returns the `strategy` to build the model in."""
-    used = strategy(args.replicas, args.batch_size)
+    """Sets what `args` ask for (seeds, precision, determinism), and returns the `strategy` to build the model in."""
+    if args.deterministic and getattr(args, "private", None):
+        raise BadInput("--deterministic: the noise of --private is secret and never the same; leave one of them out.")
+    machines = workers.named(args)
+    used = _over_machines(args, machines) if machines.several else strategy(args.replicas, args.batch_size)
     print(f"Training on {describe(used)}.")
     if Path("/dev/nvidia0").exists() and not tf.config.list_physical_devices("GPU"):
         print("There is an NVIDIA GPU that TensorFlow does not see: pip install -e '.[recipes,cuda]'")
     keras.utils.set_random_seed(args.seed)
+    if args.deterministic:
+        tf.config.experimental.enable_op_determinism()  # It stays on until the process ends.
     keras.config.set_dtype_policy(args.precision)
     return used
 
@@ -58,6 +64,24 @@ def strategy(replicas: int | None, batch_size: int) -> tf.distribute.Strategy:
     return tf.distribute.MirroredStrategy(devices[:replicas], cross_device_ops)
 
 
+def _over_machines(args, machines):
+    for option in ("tune", "folds", "private", "feature_transformer"):
+        if getattr(args, option, None):
+            raise BadInput(f"--{option.replace('_', '-')}: only on one machine; several train one net, once.")
+    gpus = tf.config.list_physical_devices("GPU")
+    if args.replicas and args.replicas > max(1, len(gpus)):
+        raise BadInput(f"--replicas {args.replicas}: a worker has {max(1, len(gpus))} devices; ask for no more.")
+    here = (args.replicas or len(gpus)) if gpus else 1
+    count = here * len(machines.addresses)
+    if args.batch_size % count:
+        raise BadInput(
+            f"--batch-size {args.batch_size} cannot be shared evenly by {len(machines.addresses)} workers with {here} "
+            f"replicas each: use a multiple of {count}."
+        )
+    tf.config.set_visible_devices(gpus[:here], "GPU")
+    return workers.connect(machines, timeout=args.worker_timeout)
+
+
 def _logical_cpus(count):
     cpu = tf.config.list_physical_devices("CPU")[0]
     if count > 1 and not tf.config.get_logical_device_configuration(cpu):
@@ -71,7 +95,16 @@ def describe(used: tf.distribute.Strategy) -> str:
     """Returns such as `"1 x CPU"` or `"8 x NVIDIA H100"` for people and `run.json`."""
     gpus = tf.config.list_physical_devices("GPU")
     kind = tf.config.experimental.get_device_details(gpus[0]).get("device_name", "GPU") if gpus else "CPU"
-    return f"{used.num_replicas_in_sync} x {kind}"
+    told = f"{used.num_replicas_in_sync} x {kind}"
+    if workers.are_several(used):
+        told += f" on {used.cluster_resolver.cluster_spec().num_tasks('worker')} machines"
+    return told
+
+
+def are_apart(used: tf.distribute.Strategy) -> bool:
+    """Returns whether a strategy's replicas are devices of their own, and not parts of one CPU."""
+    several = used.num_replicas_in_sync > 1
+    return several and (workers.are_several(used) or bool(tf.config.list_physical_devices("GPU")))
 
 
 def steps_per_execution(used: tf.distribute.Strategy, steps: int) -> int:
@@ -88,11 +121,17 @@ def give_each_replica_its_own_random_numbers(model: keras.Model) -> None:
     A mirrored `SeedGenerator` state is one variable per replica, each advanced by its replica alone, so it is enough
     to set them apart once, after the model is built or restored. Replica 0 keeps the state it has.
     """
+    strategy = model.distribute_strategy
+    before = (
+        strategy.cluster_resolver.task_id * len(strategy.extended.worker_devices)
+        if workers.are_several(strategy)
+        else 0
+    )
     for variable in model.variables:
         components = getattr(variable.value, "values", None)
         if "seed_generator_state" not in variable.path or components is None:
             continue
         first = components[0].numpy().astype("uint64")
-        for replica, component in enumerate(components):
+        for replica, component in enumerate(components, before):
             apart = [(first[0] + 0x9E3779B9 * replica) % 2**32, first[1]]
             component.assign(tf.cast(tf.constant(apart, tf.uint64), component.dtype))

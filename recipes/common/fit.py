@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 import math
 import os
 import signal
@@ -15,7 +16,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from recipes.common import checkpoint, devices
+from recipes.common import checkpoint, devices, workers
 from recipes.common.data import Split
 from recipes.common.flags import Failed, Interrupted
 from recipes.common.parallel import DataParallel
@@ -23,6 +24,10 @@ from recipes.common.runs import Run
 from zoo import checks
 
 WARMUP_SHARE, SCALED_WARMUP_EPOCHS = 0.05, 5  # Goyal et al. 2017 warm a scaled rate up for 5 epochs.
+CHECKPOINT_SHARE = 0.01  # Of the time, where `--checkpoint-every` is not given.
+FIRST_CHECKPOINT = 0.3  # Seconds that one is taken to cost before any was written.
+STEPS_ALONE = 20  # By which the speed of one device is measured beside that of all.
+AGREE_EVERY = 8  # Steps after which several machines ask each other whether to stop or to keep what they have.
 
 
 def cosine_schedule(args, peak: float, epochs: int, steps_per_epoch: int, *, reference_batch_size: int):
@@ -86,8 +91,9 @@ def fit(
 ) -> dict:
     """Trains a compiled model as `run.args` say, leaves it with its best weights, and returns facts on the training.
 
-    Writes into the run folder: `history.csv`, `checkpoints/` (every `--checkpoint-every` steps and at each epoch's
-    end) and `tensorboard/`. After `--resume` it goes on at the step of the newest checkpoint.
+    Writes into the run folder: `history.csv`, `checkpoints/` (as `--checkpoint-every` says, and at the end) and
+    `tensorboard/`. After `--resume` it goes on at the step of the newest checkpoint. Of several workers it returns on
+    the chief alone, and leaves the model there on one device; the others end when the chief does.
 
     Args:
         model: Compiled, with the losses and weighted metrics to report.
@@ -97,39 +103,49 @@ def fit(
         monitor: What early stopping watches; larger is better where it names an accuracy, else smaller.
         patience: Epochs without a better value after which training ends.
         augment: See `Split.training_batches`.
-        callbacks: More of Keras's, called after those of this function; what they remember is not kept for `--resume`.
+        callbacks: More of Keras's, called after those of this function, on the chief alone. What they remember as
+            numbers and words is kept for `--resume`.
 
     Returns:
         `history` (a dict per epoch), `best_epoch` (from 1), `examples_per_second` (median over the epochs, without
-        the first, which traces) and `seconds_to_first_step` (None where no step was left to take).
+        the first, which traces), `seconds_to_first_step` (None where no step was left to take) and
+        `checkpoint_share` (of the time that this took, what went into writing checkpoints). On several GPUs or
+        machines also `examples_per_second_on_one_replica`, with the same batches (None where they do not fit there),
+        and `scaling_efficiency`, what was reached of so many times that.
 
     Raises:
         Failed: If the loss is no longer finite or a checkpoint cannot be written.
-        Interrupted: On Ctrl-C or SIGTERM, after a checkpoint.
+        Interrupted: On Ctrl-C or SIGTERM, after a checkpoint, or if another worker is gone.
     """
-    args = run.args
-    with model.distribute_strategy.scope():
+    args, strategy = run.args, model.distribute_strategy
+    with strategy.scope():
         model.optimizer.build(model.trainable_variables)
     steps = train.steps(args.batch_size)
     speed = _Speed(args.batch_size)
-    keeper = _Keeper(model, run, steps, speed, monitor=monitor, patience=patience)
-    if args.resume:
-        # Keras makes the metrics at the first batch that they see; they must be there to be restored.
-        model.evaluate(validation.batches(args.batch_size).take(1), verbose=0)
-        keeper.restore()
+    if not workers.is_chief(strategy):
+        callbacks = []
+    keeper = _Keeper(model, run, steps, speed, callbacks, monitor=monitor, patience=patience)
+    with workers.lost_ones_told(strategy):
+        workers.check_alike(strategy, "data", run.facts.get("data", {}).get("fingerprint", ""))
+        if args.resume:
+            # Keras makes the metrics at the first batch that they see; they must be there to be restored.
+            model.evaluate(workers.own_share(validation.batches(args.batch_size).take(1), strategy), verbose=0)
+            keeper.restore()
     devices.give_each_replica_its_own_random_numbers(model)
     counter = EpochCounter(keeper.epoch)
-    tensorboard = keras.callbacks.TensorBoard(str(run.folder / "tensorboard"), write_graph=False)
-    callbacks = [speed, tensorboard, keeper, counter, *callbacks]
-    with _stop_signals(keeper):
+    if workers.is_chief(strategy):
+        callbacks = [keras.callbacks.TensorBoard(str(run.folder / "tensorboard"), write_graph=False), *callbacks]
+    callbacks = [speed, keeper, counter, *callbacks]
+    with _stop_signals(keeper), workers.lost_ones_told(strategy):
         while keeper.epoch < args.epochs and not keeper.stopped:
             # After an interruption inside an epoch: first the rest of that epoch, then the others.
             first_step = keeper.step
+            batches = train.training_batches(
+                args.batch_size, counter.epoch, seed=args.seed, first_step=first_step, augment=augment
+            )
             model.fit(
-                train.training_batches(
-                    args.batch_size, counter.epoch, seed=args.seed, first_step=first_step, augment=augment
-                ),
-                validation_data=validation.batches(args.batch_size),
+                workers.own_share(batches, strategy),
+                validation_data=workers.own_share(validation.batches(args.batch_size), strategy),
                 initial_epoch=keeper.epoch,
                 epochs=keeper.epoch + 1 if first_step else args.epochs,
                 callbacks=callbacks,
@@ -137,20 +153,44 @@ def fit(
                 verbose=verbosity(),
             )
     keeper.restore_best()
-    return {
+    if workers.are_several(strategy):
+        workers.leave_it_to_the_chief(strategy)
+        model.leave_the_other_workers()
+    facts = {
         "history": keeper.history,
         "best_epoch": keeper.best_epoch + 1,
         "examples_per_second": speed.examples_per_second(),
         "seconds_to_first_step": speed.seconds_to_first_step,
+        "checkpoint_share": keeper.pace.share(),
+    }
+    if facts["examples_per_second"] and devices.are_apart(strategy):
+        facts |= _scaling(model, train, args, augment, facts["examples_per_second"], strategy.num_replicas_in_sync)
+    return facts
+
+
+def _scaling(model, train, args, augment, together, replicas) -> dict:
+    """Returns how fast one device alone takes the same batches, and what share of `replicas` times that was reached."""
+    speed = _Speed(args.batch_size)
+    batches = train.training_batches(args.batch_size, EpochCounter().epoch, seed=args.seed, augment=augment)
+    some = batches.take(STEPS_ALONE)
+    try:
+        model.on_one_device().fit(some, epochs=2, callbacks=[speed], shuffle=False, verbose=0)  # The first one traces.
+    except tf.errors.ResourceExhaustedError:
+        return {"examples_per_second_on_one_replica": None}  # Its memory does not hold the whole batch.
+    alone = speed.examples_per_second()
+    return {
+        "examples_per_second_on_one_replica": alone,
+        "scaling_efficiency": round(together / (replicas * alone), 3),
     }
 
 
 class _Keeper(keras.callbacks.Callback):
     """Keeps what a run must not lose: position, best weights, history. Keras's own callbacks forget theirs."""
 
-    def __init__(self, model, run, steps, speed, *, monitor, patience):
+    def __init__(self, model, run, steps, speed, others, *, monitor, patience):
         super().__init__()
-        self.trained, self.run, self.steps, self.speed = model, run, steps, speed
+        self.trained, self.run, self.steps, self.speed, self.others = model, run, steps, speed, others
+        self.strategy, self.pace, self.memories = model.distribute_strategy, _Pace(run.args.checkpoint_every), None
         self.monitor, self.patience = monitor, patience
         self.sign = 1.0 if "accuracy" in monitor or "auc" in monitor else -1.0
         self.folder = run.folder / "checkpoints"
@@ -159,14 +199,17 @@ class _Keeper(keras.callbacks.Callback):
         self.metric_values, self.stopped, self.signal = None, False, None
 
     def restore(self):
-        found = checkpoint.read(self.folder)
+        found = checkpoint.read(self.folder) if workers.is_chief(self.strategy) else None
+        if workers.are_several(self.strategy):
+            sent = workers.from_chief(self.strategy, checkpoint.packed(*found) if found else b"")
+            found = checkpoint.unpacked(sent) if sent else None
         if found is None:
             print("No checkpoint yet: starting at the beginning.")
             return
         arrays, state = found
         self.epoch, self.step, self.history = state["epoch"], state["step"], state["history"]
         self.best_epoch, self.stopped = state["best_epoch"], state["stopped"]
-        self.speed.rates = state["rates"]
+        self.speed.rates, self.memories = state["rates"], state.get("memories")
         self.best = -math.inf if state["best"] is None else state["best"]
         for group, variables in self._groups().items():
             for index, variable in enumerate(variables):
@@ -181,6 +224,9 @@ class _Keeper(keras.callbacks.Callback):
             self.trained.set_weights(self.best_weights)
 
     def on_epoch_begin(self, epoch, logs=None):
+        if self.memories is not None:  # Keras lets callbacks forget where its `fit` begins.
+            for callback, memory in zip(self.others, self.memories, strict=True):
+                vars(callback).update(memory)
         self.first_step = self.step
         if self.first_step and self.metric_values:  # Keras has just reset them; this epoch began before.
             for variable, value in zip(self._metric_variables(), self.metric_values, strict=True):
@@ -192,10 +238,9 @@ class _Keeper(keras.callbacks.Callback):
             self._fail(f"the loss is {logs['loss']}")
         if self.step == self.steps:
             return  # The epoch's end follows, with its own checkpoint.
-        every = self.run.args.checkpoint_every
-        if self.signal is not None or self.step // every > before // every:
-            self._save()
-        self._stop_if_asked()
+        by_steps, due = self.pace.counts_steps, self.pace.due(before, self.step)
+        if not workers.are_several(self.strategy) or self.step % AGREE_EVERY == 0 or (by_steps and due):
+            self._save_and_stop_if_asked(due)
 
     def on_epoch_end(self, epoch, logs=None):
         self.epoch, self.step = epoch + 1, 0
@@ -208,17 +253,25 @@ class _Keeper(keras.callbacks.Callback):
         elif epoch - self.best_epoch >= self.patience:
             self.stopped = self.model.stop_training = True
             print(f"No better {self.monitor} for {self.patience} epochs: stopping.")
-        self._save()
         self._write_history()
-        if self.epoch < self.run.args.epochs:
-            self._stop_if_asked()
+        last = self.stopped or self.epoch == self.run.args.epochs
+        self._save_and_stop_if_asked(last or self.pace.due_at_the_end_of_an_epoch(), may_stop=not last)
 
-    def _stop_if_asked(self):
-        if self.signal is not None:
+    def _save_and_stop_if_asked(self, due, *, may_stop=True):
+        """Acts alike on all machines, though only one may have been asked and clocks differ."""
+        asked = may_stop and self.signal is not None
+        if workers.are_several(self.strategy):
+            due = due and workers.is_chief(self.strategy)
+            due, asked = map(bool, workers.total(self.strategy, np.array([due, asked], np.int64)))
+        if due or asked:
+            self.memories = [_memory(callback) for callback in self.others]
+            with self.pace.saving():
+                self._save()
+        if asked:
             raise Interrupted(
                 f"Stopped at epoch {self.epoch + 1}, step {self.step} of {self.steps}; all of it is kept. "
                 "Run the same command with --resume to go on.",
-                self.signal,
+                self.signal or signal.SIGTERM,
             )
 
     def _save(self):
@@ -241,8 +294,10 @@ class _Keeper(keras.callbacks.Callback):
             "best": self.best if self.best_epoch >= 0 else None,
             "stopped": self.stopped,
             "rates": self.speed.rates,
+            "memories": self.memories,
         }
-        checkpoint.write(self.folder, self.epoch * self.steps + self.step, arrays, state)
+        if workers.is_chief(self.strategy):
+            checkpoint.write(self.folder, self.epoch * self.steps + self.step, arrays, state)
 
     def _groups(self):
         return {"model": self.trained.variables, "optimizer": self.trained.optimizer.variables}
@@ -265,6 +320,49 @@ class _Keeper(keras.callbacks.Callback):
         rows.writeheader()
         rows.writerows(self.history)
         checkpoint.write_atomically(self.run.folder / "history.csv", text.getvalue().encode())
+
+
+class _Pace:
+    """When a checkpoint is due, by `--checkpoint-every`, and what they cost."""
+
+    def __init__(self, every):
+        self.counts_steps, self.every = isinstance(every, int), every
+        self.began = self.ended = time.monotonic()
+        self.last, self.total, self.written = FIRST_CHECKPOINT, 0.0, 0
+
+    def due(self, before, step):
+        if self.counts_steps:
+            return step // self.every > before // self.every
+        wait = self.last / CHECKPOINT_SHARE if self.every is None else 60 * float(self.every.removesuffix("m"))
+        return time.monotonic() - self.ended >= wait
+
+    def due_at_the_end_of_an_epoch(self):
+        """Also after the first epoch, which shows what one costs."""
+        return self.counts_steps or not self.written or self.due(0, 0)
+
+    @contextmanager
+    def saving(self):
+        begin = time.monotonic()
+        yield
+        self.ended, self.written = time.monotonic(), self.written + 1
+        self.last = self.ended - begin
+        self.total += self.last
+
+    def share(self):
+        return round(self.total / max(self.ended - self.began, 1e-9), 4)
+
+
+def _memory(callback):
+    """What a callback remembers, so far as JSON can hold it."""
+    plain = {}
+    for name, value in vars(callback).items():
+        value = value.item() if isinstance(value, np.generic) else value
+        if not name.startswith("_") and isinstance(value, (bool, int, float, str, list, dict, type(None))):
+            try:
+                plain[name] = json.loads(json.dumps(value))
+            except TypeError:
+                continue
+    return plain
 
 
 class EpochCounter(keras.callbacks.Callback):
@@ -323,6 +421,6 @@ def _stop_signals(keeper):
             signal.signal(number, handler)
 
 
-def verbosity():
+def verbosity() -> int:
     """A progress bar for a person, a line per epoch for a log file."""
     return 1 if sys.stdout.isatty() else 2

@@ -11,25 +11,27 @@ from collections.abc import Callable, Sequence
 from zoo.checks import BadInput
 
 BAD_INPUT, FAILED, INTERRUPTED = 2, 1, 128 + signal.SIGINT  # Exit statuses; the last is the shells' own for Ctrl-C.
+RESUME_ME = os.EX_TEMPFAIL  # 75: start the same command again with --resume.
 
 
 class Failed(RuntimeError):
     """The run cannot go on or must not be trusted; shown without a traceback, exit status 1."""
 
 
-class Interrupted(RuntimeError):
-    """The run was asked to stop and can be resumed; shown without a traceback, exit status 128 + the signal."""
+class Interrupted(KeyboardInterrupt):
+    """The run was stopped and can be resumed; shown without a traceback, exit status `RESUME_ME`, or Ctrl-C's own.
 
-    def __init__(self, message: str, number: int = signal.SIGINT):
+    No `Exception`, so that nothing that catches those goes on as if only a part had failed.
+    """
+
+    def __init__(self, message: str, number: int = signal.SIGTERM):
         super().__init__(message)
-        self.status = 128 + number
+        self.status = INTERRUPTED if number == signal.SIGINT else RESUME_ME
 
 
 def parser(doc: str, family: str, *, epochs: int, batch_size: int, learning_rate: float) -> argparse.ArgumentParser:
     """Returns a parser with the shared flags; `doc` is the recipe's docstring, the numbers are its defaults."""
-    flags = _Parser(
-        prog=f"python -m recipes.{family}", description=doc, formatter_class=_HelpFormatter, allow_abbrev=False
-    )
+    flags = bare_parser(doc, family)
     flags.add_argument(
         "--epochs", type=positive_int, default=epochs, metavar="N", help="passes over the training data, at most"
     )
@@ -68,12 +70,34 @@ def parser(doc: str, family: str, *, epochs: int, batch_size: int, learning_rate
         default="float32",
         help="Keras dtype policy; weights stay float32",
     )
+    flags.add_argument(
+        "--deterministic",
+        action="store_true",
+        help="bit-equal weights from the same command on the same machine, at the cost that the README names",
+    )
     flags.add_argument("--run-dir", default=f"runs/{family}", metavar="DIR", help="history, report, plots, checkpoints")
     flags.add_argument(
         "--export-dir", default=f"saved_models/{family}", metavar="DIR", help="each run adds a version folder here"
     )
     flags.add_argument(
-        "--checkpoint-every", type=positive_int, default=1000, metavar="N", help="steps; each epoch's end comes on top"
+        "--checkpoint-every",
+        type=checkpoint_interval,
+        metavar="N",
+        help="steps (each epoch's end comes on top), or minutes, as in 10m (default: what costs 1%% of the time)",
+    )
+    flags.add_argument(
+        "--workers",
+        metavar="HOST:PORT,...",
+        help="machines that train together, this command running on each; or slurm (default: those of TF_CONFIG, or "
+        "this one alone)",
+    )
+    flags.add_argument("--worker", type=natural_int, metavar="N", help="which of --workers this is, from 0")
+    flags.add_argument(
+        "--worker-timeout",
+        type=positive_float,
+        default=300.0,
+        metavar="SECONDS",
+        help="to wait for all workers to be there; then this one ends with status 75",
     )
     flags.add_argument("--resume", action="store_true", help="go on with the interrupted run in --run-dir")
     flags.add_argument(
@@ -84,6 +108,13 @@ def parser(doc: str, family: str, *, epochs: int, batch_size: int, learning_rate
     )
     flags.set_defaults(recipe=family)
     return flags
+
+
+def bare_parser(doc: str, module: str) -> argparse.ArgumentParser:
+    """Returns a parser without flags for `python -m recipes.<module>`; `doc` is the module's docstring."""
+    return _Parser(
+        prog=f"python -m recipes.{module}", description=doc, formatter_class=_HelpFormatter, allow_abbrev=False
+    )
 
 
 def add_image_flags(flags: argparse.ArgumentParser, *, augment: str = "shift") -> None:
@@ -264,6 +295,14 @@ def positive_int(text: str) -> int:
     return _number(int, text, lambda value: value >= 1, "an integer of at least 1")
 
 
+def checkpoint_interval(text: str) -> int | str:
+    """Returns steps as an integer, or minutes as they stand there, such as "10m"."""
+    if text.endswith("m"):
+        _number(float, text[:-1], lambda value: math.isfinite(value) and value > 0, "steps, or minutes as in 10m")
+        return text
+    return positive_int(text)
+
+
 def natural_int(text: str) -> int:
     return _number(int, text, lambda value: 0 <= value < 2**31, "an integer from 0 to 2147483647")
 
@@ -287,6 +326,7 @@ def share_or_0(text: str) -> float:
 def command_line(main: Callable[[], object]) -> None:
     """Runs a recipe's `main` as a command: bad input, failure and Ctrl-C end it with a message and an exit status."""
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    signal.signal(signal.SIGTERM, _terminated)  # While it trains, `fit` has a handler that saves first.
     try:
         main()
     except BadInput as error:
@@ -304,6 +344,10 @@ def command_line(main: Callable[[], object]) -> None:
         if full not in str(error):  # Python's own error and TensorFlow's both say it in the system's words.
             raise
         _end(f"{full}. Earlier checkpoints and exports are untouched: make room and go on with --resume.", FAILED)
+
+
+def _terminated(number, frame):
+    raise Interrupted("Stopped. The same command with --resume goes on.", number)
 
 
 def _end(error, status):

@@ -3,8 +3,10 @@
 import keras
 import tensorflow as tf
 
+from recipes.common import workers
 from zoo import checks, layers
 from zoo.checks import BadInput
+from zoo.serving import plain_copy
 
 APART = 0x85EBCA6B  # Between the seeds of a replica's shares; those of the replicas are another number apart.
 
@@ -36,6 +38,11 @@ class DataParallel(keras.Model):
             clips or accumulates.
     """
 
+    def __new__(cls, model, *args, **options):
+        instance = super().__new__(cls, model, *args, **options)
+        object.__setattr__(instance, "_made_with", (args, options))
+        return instance
+
     def __init__(self, model: keras.Model, *, global_clipnorm: float | None = None, accumulation_steps: int = 1):
         super().__init__(name=f"data_parallel_{model.name}")
         self.model = model
@@ -47,8 +54,9 @@ class DataParallel(keras.Model):
     def call(self, inputs, training=None):
         return self.model(inputs, training=training)
 
-    def compile(self, optimizer="adam", *args, **kwargs):
-        super().compile(optimizer, *args, **kwargs)
+    def compile(self, optimizer="adam", loss=None, *, weighted_metrics=None, **kwargs):
+        super().compile(optimizer, loss, weighted_metrics=weighted_metrics, **kwargs)
+        self._compiled_with = lambda: (loss, weighted_metrics)  # Not tracked as a part of the model.
         inner = getattr(self.optimizer, "inner_optimizer", self.optimizer)  # Mixed precision wraps the optimizer.
         for option, instead in {
             "clipnorm": "global_clipnorm",
@@ -61,6 +69,37 @@ class DataParallel(keras.Model):
                     f"{option}={getattr(inner, option)!r} of the optimizer acts on each replica alone: "
                     f"pass {instead} to DataParallel instead."
                 )
+
+    def leave_the_other_workers(self):
+        """Goes on outside a strategy over several machines, with its own weights and for evaluation alone."""
+        object.__setattr__(self, "model", plain_copy(self.model))  # Keras lets no built model have new parts.
+        self._distribute_strategy = None
+        loss, metrics = self._compiled_with()
+        DataParallel.compile(self, "sgd", loss, weighted_metrics=_anew(metrics))
+
+    def on_one_device(self) -> "DataParallel":
+        """Returns a copy that trains in the same way outside the strategy; it can be run, not saved."""
+        args, options = self._made_with
+        alone = type(self)(plain_copy(self.model), *args, **options)
+        optimizer = getattr(self.optimizer, "inner_optimizer", self.optimizer)  # Which is wrapped again.
+        loss, metrics = self._compiled_with()
+        optimizer = type(optimizer).from_config(optimizer.get_config())
+        DataParallel.compile(alone, optimizer, loss, weighted_metrics=_anew(metrics))
+        alone.optimizer.build(alone.trainable_variables)
+        return alone
+
+    def _make_function(self, step_function):
+        """Keras's own (it is private): its mean over several machines' replicas takes vectors, and logs are scalars."""
+        if not workers.are_several(self.distribute_strategy):
+            return super()._make_function(step_function)
+        return super()._make_function(
+            lambda data: tf.nest.map_structure(lambda log: tf.reshape(log, (1,)), step_function(data))
+        )
+
+    def _maybe_symbolic_build(self, *args, **kwargs):
+        """Keras's own (it is private) fails on several machines (keras#20585), and what it builds is built here."""
+        if not workers.are_several(self.distribute_strategy):
+            super()._maybe_symbolic_build(*args, **kwargs)
 
     def train_step(self, data):
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
@@ -205,6 +244,13 @@ class OnCores(DataParallel):
         with layers.on_one_core():  # What is computed a second time for the gradients is computed as the first time.
             gradients = [tf.convert_to_tensor(gradient) for gradient in tape.gradient(loss, weights)]
         return loss, tf.reduce_sum(share_weights), gradients, others, states
+
+
+def _anew(metrics):
+    """Returns metrics without what they have counted; names stay names."""
+    return metrics and [
+        metric if isinstance(metric, str) else type(metric).from_config(metric.get_config()) for metric in metrics
+    ]
 
 
 def _split(tensors, shares):

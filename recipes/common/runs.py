@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import contextvars
 import dataclasses
 import fcntl
 import importlib.metadata
@@ -16,6 +17,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from recipes.common import workers
 from recipes.common.checkpoint import write_atomically
 from zoo.checks import BadInput
 from zoo.serving import writable_folder
@@ -36,8 +38,18 @@ PACKAGES = (
     "sacrebleu",
     "safetensors",
 )
-MAY_DIFFER = {"resume", "run_dir", "export_dir", "replicas", "checkpoint_every"}  # On `--resume`.
+MAY_DIFFER = {
+    "resume",
+    "run_dir",
+    "export_dir",
+    "replicas",
+    "checkpoint_every",
+    "workers",
+    "worker",
+    "worker_timeout",
+}  # On `--resume`.
 DRY_RUN_BATCHES = 2
+_EARLIER_DATA: contextvars.ContextVar[dict | None] = contextvars.ContextVar("earlier_data", default=None)
 
 
 @dataclasses.dataclass
@@ -55,7 +67,13 @@ class Run:
     facts: dict
 
     def note_data(self, description: dict) -> None:
-        """Adds what the data is to `run.json`; raises `BadInput` when a resumed run began with other data."""
+        """Adds what the data is to `run.json`; raises `BadInput` when a resumed or earlier run had other data."""
+        earlier = _EARLIER_DATA.get() or description
+        if earlier["fingerprint"] != description["fingerprint"]:
+            raise BadInput(
+                f"the data has changed: it was {_told(earlier)}, and is {_told(description)}. Bring back what it was, "
+                "or train anew."
+            )
         before = self.facts.get("data", description)
         if before["fingerprint"] != description["fingerprint"]:
             raise BadInput(f"--resume: the data has changed since the run in {self.folder} began; start a new run.")
@@ -76,35 +94,57 @@ class Run:
 
 
 @contextlib.contextmanager
+def same_data(earlier: dict | None) -> Iterator[None]:
+    """Inside, a run whose data is not `earlier`, what another run has noted of its data, is bad input."""
+    token = _EARLIER_DATA.set(earlier)
+    try:
+        yield
+    finally:
+        _EARLIER_DATA.reset(token)
+
+
+@contextlib.contextmanager
 def start(args: argparse.Namespace) -> Iterator[Run]:
     """Opens the run folder that `args` name: a new one, on `--resume` the interrupted one, on `--dry-run` a temporary.
 
     An earlier run in a new one's place is kept under the next free name: `runs/cnn` becomes `runs/cnn.1`. When bad
-    input ends a run before it has computed anything, everything is put back as it was.
+    input ends a run before it has computed anything, everything is put back as it was. `--resume` begins a new run
+    where there is none. Of several workers the chief alone has a run folder that stays.
 
     Raises:
         ValueError: If a folder cannot be written, another process runs there, or `--resume` does not fit what is there.
     """
+    if not workers.named(args).chief:
+        with _following(args) as run:
+            yield run
+        return
     folder, export_dir = Path(args.run_dir).resolve(), Path(args.export_dir).resolve()
     missing = sorted({path for end in (folder, export_dir) for path in (end, *end.parents) if not path.exists()})
     with contextlib.ExitStack() as stack:
         stack.callback(_remove_if_empty, missing)
-        for path in (folder, export_dir):
+        # Exports inside the run folder come later: a new run's folder is empty.
+        for path in (folder,) if export_dir.is_relative_to(folder) else (folder, export_dir):
             writable_folder(path)
         if args.dry_run:
             with _lock(folder):
                 _refuse_what_is_no_run(folder)
             args = _rehearsal(args, Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="zoo-dry-run-"))))
             folder = writable_folder(args.run_dir).resolve()
+        with _lock(folder):  # A process killed when it had just begun left no more than this.
+            (folder / "run.json.unfinished").unlink(missing_ok=True)
         kept = None
+        if args.resume and not any(folder.iterdir()):  # As when a machine was taken away before it had begun.
+            print(f"There is no run in {folder} to go on with: a new one begins.")
+            args = argparse.Namespace(**vars(args) | {"resume": False})
         if args.resume:
             facts = _interrupted_run(folder, args)
         else:
             kept = _set_aside(folder)
-            facts = {"arguments": vars(args), "command": [*map(str, sys.argv)], "wall_seconds": 0.0}
+            command = [*map(str, sys.argv)]
+            facts = {"arguments": vars(args), "command": command, "cwd": os.getcwd(), "wall_seconds": 0.0}
         with _lock(writable_folder(folder)):
             run = Run(args, folder, facts)
-            run.note(status="running", **({} if args.resume else _environment()))
+            run.note(status="running", **({} if args.resume else environment()))
             begin, before = time.monotonic(), facts["wall_seconds"]
             try:
                 yield run
@@ -118,9 +158,22 @@ def start(args: argparse.Namespace) -> Iterator[Run]:
                     with contextlib.suppress(OSError):  # As on a full disk, which may be what stopped the run.
                         run.note(status="stopped", wall_seconds=round(before + time.monotonic() - begin, 1))
                 raise
+            workers.let_the_others_end()
             run.note(status="finished", wall_seconds=round(before + time.monotonic() - begin, 1))
         if args.dry_run:
             print("Dry run done: every stage works with these arguments. Nothing was kept.")
+
+
+@contextlib.contextmanager
+def _following(args):
+    """The run of a worker that is not the chief: what it writes goes nowhere."""
+    with tempfile.TemporaryDirectory(prefix="zoo-worker-") as folder:
+        run = Run(args, Path(folder), {"arguments": vars(args)})
+        if args.dry_run:
+            small = _rehearsal(args, Path(folder))
+            Path(small.run_dir).mkdir()
+            run = Run(small, Path(small.run_dir), run.facts)
+        yield run
 
 
 def _remove_if_empty(folders):
@@ -196,13 +249,26 @@ def _lock(folder):
         os.close(descriptor)
 
 
-def _environment():
+def environment() -> dict:
+    """Returns what the numbers of a run may depend on besides its arguments and data, as `run.json` has it."""
     return {
         "python": platform.python_version(),
         "packages": {name: _version(name) for name in PACKAGES},
         "git_commit": _git_commit(),
-        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPU cores",
+        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPU cores{_cpu()}",
     }
+
+
+def _cpu():
+    """Which CPU, for the order in which one adds decides the last bits; nothing where the system does not say."""
+    with contextlib.suppress(OSError):
+        found = re.search(r"^model name\s*: (.+)", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+        return f" of {found[1]}" if found else ""
+    return ""
+
+
+def _told(data):
+    return f"{data.get('name', 'data')} with sizes {data.get('sizes')} and fingerprint {data['fingerprint'][:12]}"
 
 
 def _version(name):

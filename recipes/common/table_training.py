@@ -1,6 +1,7 @@
 """Training on tables: from rows to something that predicts for rows, a net or one of scikit-learn's baselines."""
 
 import dataclasses
+import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +23,7 @@ from recipes.common.table_report import words
 from recipes.common.table_scores import binary_scores, calibrate
 from recipes.common.tables import Rows, StreamedRows, TableData, standardized
 
+ENCODED = "encoded-"  # Begins the names of folders with the rows of a table too large for memory.
 PREDICTED_ROWS = 1_024  # At a time.
 CHECKED_ROWS, LARGEST_GRADIENT_ERROR = 64, 1e-4
 SUREST = 2.0**-24  # What float32 can tell a probability of 1 from.
@@ -133,7 +135,9 @@ def fit_net(
     adapted = Encoder(data.columns, train)
     encode = getattr(adapted, inputs)
     run.folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=run.folder, prefix="encoded-") as folder:
+    for left in run.folder.glob(f"{ENCODED}*"):  # By a process that was killed.
+        shutil.rmtree(left)
+    with tempfile.TemporaryDirectory(dir=run.folder, prefix=ENCODED) as folder:
         if isinstance(train, StreamedRows):
             split = records.stream(encode, train, Path(folder), class_weights=class_weights)
         else:

@@ -1,6 +1,7 @@
 """Hyperparameter search with KerasTuner."""
 
 import gc
+import hashlib
 import json
 import resource
 import shutil
@@ -12,8 +13,7 @@ import keras_tuner
 
 from recipes.common.checkpoint import write_atomically
 from recipes.common.data import Split
-from recipes.common.devices import give_each_replica_its_own_random_numbers
-from recipes.common.fit import EpochCounter, verbosity
+from recipes.common.fit import fit
 from recipes.common.flags import Failed
 from recipes.common.runs import Run
 
@@ -30,7 +30,9 @@ def search(
     objective: str = "val_loss",
     augment: Callable | None = None,
 ) -> dict:
-    """Searches `--tune N` trials by Gaussian-process Bayesian optimisation; `--resume` repeats no finished trial.
+    """Searches `--tune N` trials by Gaussian-process Bayesian optimisation.
+
+    `--resume` repeats no finished trial, and goes on inside the one that was running at its newest checkpoint.
 
     Bayesian rather than Hyperband: `--tune N` is then the number of trials, and each is scored after the same number
     of epochs. Hyperband's brackets set both by themselves, and pay off only with far more trials.
@@ -90,39 +92,39 @@ class _Tuner(keras_tuner.BayesianOptimization):
         super().__init__(**options)
 
     def run_trial(self, trial, space, build, splits, *, epochs, pick, augment):
-        scores = [self.score(trial, space, build, *pair, epochs, pick, augment) for pair in splits]
+        scores = [
+            self.score(trial, space, build, number, *pair, epochs, pick, augment)
+            for number, pair in enumerate(splits, 1)
+        ]
         unit = 1 if sys.platform == "darwin" else 2**10  # What `ru_maxrss` counts in.
         peak_memory_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
         return {self.oracle.objective.name: sum(scores) / len(scores), "peak_memory_mib": round(peak_memory_mib)}
 
-    def score(self, trial, space, build, train, validation, epochs, pick, augment):
-        args = self.run.args
+    def score(self, trial, space, build, number, train, validation, epochs, pick, augment):
         # Nothing of the trial before may stay: memory would grow over a long search. The session holds the policy.
         policy = keras.config.dtype_policy()
         keras.backend.clear_session()
         gc.collect()
         keras.config.set_dtype_policy(policy)
-        keras.utils.set_random_seed(args.seed)
+        keras.utils.set_random_seed(self.run.args.seed)
         model = build(**space(trial.hyperparameters))
-        give_each_replica_its_own_random_numbers(model)
-        counter = EpochCounter()
-        history = model.fit(
-            train.training_batches(args.batch_size, counter.epoch, seed=args.seed, augment=augment),
-            validation_data=validation.batches(args.batch_size),
-            epochs=epochs,
-            callbacks=[counter],
-            shuffle=False,
-            verbose=verbosity(),
-        ).history
-        values = [value for value in history[self.oracle.objective.name] if value == value]
-        if not values:
-            raise FloatingPointError(f"{self.oracle.objective.name} was never a finite number")
-        return pick(values)
+        run = self.part(trial, number).with_arguments(epochs=epochs)
+        training = fit(
+            model, train, validation, run, monitor=self.oracle.objective.name, patience=epochs, augment=augment
+        )
+        return pick(row[self.oracle.objective.name] for row in training["history"])
+
+    def part(self, trial, number):
+        """The run folder of a trial's training, by its values too: what was begun with others is not gone on with."""
+        values = hashlib.sha256(json.dumps(trial.hyperparameters.values, sort_keys=True).encode()).hexdigest()
+        return self.run.part(f"trials/{trial.trial_id}-{values[:8]}-{number}")
 
     def on_trial_end(self, trial):
         super().on_trial_end(trial)
         state = self.run.folder / "tuner" / "oracle.json"
         write_atomically(_state_copy(self.run), state.read_bytes())
+        for checkpoints in self.run.folder.glob(f"trials/{trial.trial_id}-*/checkpoints"):
+            shutil.rmtree(checkpoints)
 
 
 def _mend_state(run):

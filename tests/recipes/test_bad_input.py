@@ -275,10 +275,6 @@ def test_an_earlier_run_keeps_its_place(refused, earlier_run, finished):
     refused("--image-size", 4, 4)
 
 
-def test_resume_without_a_run(refused, tmp_path):
-    assert refused("--resume") == f"--resume: there is no run in {tmp_path}/run; start one without --resume."
-
-
 def test_resume_of_a_finished_run(refused, tmp_path, earlier_run):
     earlier_run(finished=True)
     assert refused("--resume") == (

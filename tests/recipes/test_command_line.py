@@ -15,7 +15,7 @@ from recipes.common import flags
 from zoo.checks import BadInput
 
 ROOT = Path(__file__).parents[2]
-RECIPES = sorted(path.stem for path in (ROOT / "recipes").glob("*.py") if path.stem != "__init__")
+RECIPES = sorted(path.stem for path in (ROOT / "recipes").glob("*.py") if path.stem not in {"__init__", "rerun"})
 HEAVY = {"tensorflow", "keras", "numpy", "sklearn", "matplotlib", "tensorflow_datasets"}
 
 
@@ -94,8 +94,8 @@ def test_flags_are_not_abbreviated(monkeypatch):
     [
         ("checks.BadInput('--epochs 0: no.')", 2, "error: --epochs 0: no."),
         ("flags.Failed('the loss is nan')", 1, "error: the loss is nan"),
-        ("flags.Interrupted('Stopped at epoch 3.')", 130, "Stopped at epoch 3."),
-        ("flags.Interrupted('Stopped at epoch 3.', 15)", 143, "Stopped at epoch 3."),
+        ("flags.Interrupted('Stopped at epoch 3.', 2)", 130, "Stopped at epoch 3."),
+        ("flags.Interrupted('Stopped at epoch 3.', 15)", 75, "Stopped at epoch 3."),
         ("KeyboardInterrupt", 130, "Stopped. If the run had begun, the same command with --resume goes on."),
         (
             "OSError(28, 'No space left on device', 'history.csv')",

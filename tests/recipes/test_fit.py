@@ -32,6 +32,8 @@ def arguments(tmp_path, **changes):
         "run_dir": str(tmp_path / "run"),
         "export_dir": str(tmp_path / "export"),
         "checkpoint_every": 1000,
+        "workers": None,
+        "worker": None,
         "resume": False,
         "tune": 0,
         "dry_run": False,

@@ -81,10 +81,19 @@ def test_resume_says_what_differs(tmp_path):
         run_once(arguments(tmp_path, resume=True))
 
 
-def test_resume_without_a_run(tmp_path):
-    with pytest.raises(BadInput, match=r"there is no run in .*without --resume"):
-        run_once(arguments(tmp_path, resume=True))
-    assert list(tmp_path.iterdir()) == []
+def test_resume_without_a_run(tmp_path, capsys):
+    """One command that always has --resume does for a machine that may be taken away at any moment."""
+    with runs.start(arguments(tmp_path, resume=True)) as run:
+        assert not run.args.resume
+    assert "to go on with: a new one begins" in capsys.readouterr().out
+    assert json.loads((tmp_path / "run/run.json").read_text())["status"] == "finished"
+
+
+def test_a_process_killed_as_it_began_is_in_nobodys_way(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/run.json.unfinished").write_text('{"argu')
+    run_once(arguments(tmp_path, resume=True))
+    assert (tmp_path / "run/run.json").exists()
 
 
 def test_a_dry_run_touches_nothing(tmp_path, capsys):

@@ -123,3 +123,35 @@ def test_an_interrupted_search_repeats_no_finished_trial(tmp_path, damage):
     found = search(args, build=counted)
     assert len(found["trials"]) == 3
     assert len(built) == 6, "of trials: two before, the stopped one and one after; and one before each search"
+
+
+def test_an_interrupted_trial_goes_on_where_it_was(tmp_path):
+    """Its score is the one that it would have had; of its second epoch only the rest is trained."""
+    steps = []
+
+    class Stopped(keras.callbacks.Callback):
+        def on_train_batch_begin(self, batch, logs=None):
+            steps.append(batch)
+            if len(steps) == stop_after:
+                raise KeyboardInterrupt
+
+    def counted(units, learning_rate):
+        model = build(units, learning_rate)
+        keras_fit = model.fit
+        model.fit = lambda *args, callbacks, **options: keras_fit(*args, callbacks=[*callbacks, Stopped()], **options)
+        return model
+
+    stop_after = 0
+    whole = search(arguments(tmp_path / "whole", tune=2, checkpoint_every=2), build=counted)
+    in_all, stop_after = len(steps), len(steps) - 2
+    steps.clear()
+    args = arguments(tmp_path / "stopped", tune=2, checkpoint_every=2)
+    with pytest.raises(KeyboardInterrupt):
+        search(args, build=counted)
+    args.resume, stop_after, done = True, 0, len(steps)
+    found = search(args, build=counted)
+    scores = [[trial["score"] for trial in each["trials"]] for each in (whole, found)]
+    assert scores[0] == scores[1]
+    assert found["best"] == whole["best"]
+    assert len(steps) - done <= in_all - done + 2, "only the steps since the checkpoint are repeated"
+    assert not list((tmp_path / "stopped/run").glob("trials/*/checkpoints"))
