@@ -1,4 +1,4 @@
-"""Every test runs on two logical CPU devices, with fixed seeds; warnings are errors (pyproject.toml)."""
+"""Every test runs on four logical CPU devices, with fixed seeds; warnings are errors (pyproject.toml)."""
 
 import os
 from pathlib import Path
@@ -18,7 +18,7 @@ import tensorflow as tf  # noqa: E402
 
 tf.config.set_visible_devices([], "GPU")
 tf.config.set_logical_device_configuration(
-    tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
+    tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 4
 )
 
 

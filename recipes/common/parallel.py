@@ -118,8 +118,9 @@ class DataParallel(keras.Model):
             logs = self._update_metrics(*part, y_pred, loss, weight)
         if len(parts) > 1:
             sums = _multiply(sums, tf.math.divide_no_nan(divisor, _sum_over_replicas(total_weight)))
-        if self.global_clipnorm:
-            sums = self._clip(sums)
+        # What scales the loss looks at the first replica's gradients alone, to see whether a number was too large.
+        if self.global_clipnorm or hasattr(self.optimizer, "inner_optimizer"):
+            sums = self._whole(sums)
         self.optimizer.apply_gradients(zip(sums, variables, strict=True))  # Which sums them over the replicas.
         return logs
 
@@ -149,14 +150,15 @@ class DataParallel(keras.Model):
         """Splits each tensor of (x, y, sample_weight) along the batch into `accumulation_steps` equal parts."""
         return [data] if self.accumulation_steps == 1 else _split(data, self.accumulation_steps)
 
-    def _clip(self, gradients):
+    def _whole(self, gradients):
+        """Returns the gradient of the whole batch, clipped, and shared out evenly among the replicas."""
         # Dense: an embedding's rows may stand in a sparse gradient more than once, which the norm would not see.
-        gradients = [
-            None if gradient is None else _sum_over_replicas(tf.convert_to_tensor(gradient)) for gradient in gradients
-        ]
-        limit = self.global_clipnorm * getattr(self.optimizer, "dynamic_scale", 1.0)  # Gradients carry the loss scale.
-        gradients, _ = tf.clip_by_global_norm(gradients, limit)
-        return _multiply(gradients, 1 / _num_replicas())  # Each replica holds the whole sum, and they are summed again.
+        there = _sum_over_replicas([tf.convert_to_tensor(part) for part in gradients if part is not None])
+        if self.global_clipnorm:
+            limit = self.global_clipnorm * getattr(self.optimizer, "dynamic_scale", 1.0)  # Gradients carry it, too.
+            there, _ = tf.clip_by_global_norm(there, limit)
+        parts = iter(_multiply(there, 1 / _num_replicas()))  # Which are summed again.
+        return [None if part is None else next(parts) for part in gradients]
 
 
 class OnCores(DataParallel):
@@ -218,7 +220,7 @@ class OnCores(DataParallel):
         factor = tf.math.divide_no_nan(1.0, _sum_over_replicas(weight))
         sums = [tf.add_n(parts) * factor for parts in zip(*gradients, strict=True)]
         if self.global_clipnorm:
-            sums = self._clip(sums)
+            sums = self._whole(sums)
         self.optimizer.apply_gradients(zip(sums, variables, strict=True))
         return self._update_loss(loss, weight)
 

@@ -90,7 +90,7 @@ def test_unknown_choices(refused, flag, choices):
 
 
 def test_more_replicas_than_devices(refused):
-    count = len(tf.config.list_logical_devices("GPU")) or 2  # conftest.py makes two CPU devices.
+    count = len(tf.config.list_logical_devices("GPU")) or 4  # conftest.py makes four CPU devices.
     message = refused("--replicas", count + 1, "--batch-size", count + 1)
     assert message.startswith(f"--replicas {count + 1}: only {count} ")
     assert message.endswith(f"ask for at most {count}.")

@@ -259,5 +259,5 @@ def test_strategy():
         devices.strategy(2, 7)
     with pytest.raises(BadInput, match=r"--batch-size 1 .*such as 2"):
         devices.strategy(2, 1)
-    with pytest.raises(BadInput, match=r"--replicas 3: only 2"):
-        devices.strategy(3, 6)
+    with pytest.raises(BadInput, match=r"--replicas 5: only 4"):
+        devices.strategy(5, 10)
