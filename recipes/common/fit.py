@@ -135,7 +135,7 @@ def fit(
     counter = EpochCounter(keeper.epoch)
     if workers.is_chief(strategy):
         callbacks = [keras.callbacks.TensorBoard(str(run.folder / "tensorboard"), write_graph=False), *callbacks]
-    callbacks = [speed, keeper, counter, *callbacks]
+    callbacks = [speed, keeper, counter, *callbacks, _Last(keeper)]
     with _stop_signals(keeper), workers.lost_ones_told(strategy):
         while keeper.epoch < args.epochs and not keeper.stopped:
             # After an interruption inside an epoch: first the rest of that epoch, then the others.
@@ -224,15 +224,19 @@ class _Keeper(keras.callbacks.Callback):
             self.trained.set_weights(self.best_weights)
 
     def on_epoch_begin(self, epoch, logs=None):
-        if self.memories is not None:  # Keras lets callbacks forget where its `fit` begins.
-            for callback, memory in zip(self.others, self.memories, strict=True):
-                vars(callback).update(memory)
         self.first_step = self.step
+        if not self.first_step:
+            self.remind()
         if self.first_step and self.metric_values:  # Keras has just reset them; this epoch began before.
             for variable, value in zip(self._metric_variables(), self.metric_values, strict=True):
                 variable.assign(value)
 
-    def on_train_batch_end(self, batch, logs=None):
+    def remind(self):
+        """Gives the other callbacks back what they remembered: Keras lets them forget where its `fit` begins."""
+        for callback, memory in zip(self.others, self.memories or [{}] * len(self.others), strict=True):
+            vars(callback).update(memory)
+
+    def after_batch(self, batch, logs):
         before, self.step = self.step, min(self.first_step + batch + 1, self.steps)
         if not math.isfinite(logs["loss"]):
             self._fail(f"the loss is {logs['loss']}")
@@ -242,7 +246,8 @@ class _Keeper(keras.callbacks.Callback):
         if not workers.are_several(self.strategy) or self.step % AGREE_EVERY == 0 or (by_steps and due):
             self._save_and_stop_if_asked(due)
 
-    def on_epoch_end(self, epoch, logs=None):
+    def after_epoch(self, epoch, logs):
+        self.memories = [_memory(callback) for callback in self.others]
         self.epoch, self.step = epoch + 1, 0
         self.history.append({"epoch": self.epoch, **{key: float(value) for key, value in logs.items()}})
         score = self.sign * float(logs[self.monitor])
@@ -320,6 +325,24 @@ class _Keeper(keras.callbacks.Callback):
         rows.writeheader()
         rows.writerows(self.history)
         checkpoint.write_atomically(self.run.folder / "history.csv", text.getvalue().encode())
+
+
+class _Last(keras.callbacks.Callback):
+    """Calls the keeper when all other callbacks have been called, so that what it keeps has seen the same steps."""
+
+    def __init__(self, keeper):
+        super().__init__()
+        self.keeper = keeper
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if self.keeper.first_step:
+            self.keeper.remind()
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.keeper.after_batch(batch, logs)
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.keeper.after_epoch(epoch, logs)
 
 
 class _Pace:

@@ -1,8 +1,14 @@
 """What several tests of the recipes share."""
 
+import contextlib
+import signal
+
 import pytest
 import requests
 import tensorflow_datasets as tfds
+
+from recipes.common.fit import _Keeper
+from recipes.common.flags import Interrupted
 
 
 @pytest.fixture
@@ -15,3 +21,24 @@ def nothing_prepared(tmp_path, monkeypatch):
     monkeypatch.setattr(tfds.core.DatasetBuilder, "download_and_prepare", lambda self: pytest.fail("TFDS was asked"))
     yield folder
     assert not list(folder.iterdir())
+
+
+@pytest.fixture
+def interrupted_inside(monkeypatch):
+    """A context manager: what is trained in it is asked to stop at a step (from 1) of an epoch (from 0), and does."""
+
+    @contextlib.contextmanager
+    def interrupted(epoch, step):
+        after_batch = _Keeper.after_batch
+
+        def asked(self, batch, logs):
+            if self.epoch == epoch and self.first_step + batch + 1 >= step:
+                self.signal = signal.SIGINT
+            after_batch(self, batch, logs)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(_Keeper, "after_batch", asked)
+            with pytest.raises(Interrupted, match=rf"epoch {epoch + 1}, step \d+ of \d+"):
+                yield
+
+    return interrupted

@@ -14,8 +14,6 @@ import recipes.bert
 import recipes.common.pretrained
 from recipes.common import corpora
 from recipes.common.finish_masked_language_model import by_frequency, masked_scores
-from recipes.common.fit import _Keeper
-from recipes.common.flags import Interrupted
 from recipes.common.masked_language_model import AtHiddenTokens, MaskedRows, held_out, hide
 from zoo import build_bert, build_gpt, load_pretrained, save_pretrained, tokenizers
 from zoo.checks import BadInput
@@ -113,21 +111,13 @@ def test_what_was_pretrained_is_saved_with_its_tokenizer(pretrained):
     np.testing.assert_allclose(answer["log_probabilities"][0, 0], tf.nn.log_softmax(logits)[7], rtol=1e-4)
 
 
-def test_the_same_command_gives_the_same_numbers_and_resumes(pretrained, tmp_path, novel, monkeypatch):
+def test_the_same_command_gives_the_same_numbers_and_resumes(
+    pretrained, tmp_path, novel, monkeypatch, interrupted_inside
+):
     """Stopped in the middle of the second epoch, it ends as a run that was never stopped."""
-    stop = _Keeper._stop_if_asked
-
-    def stop_once(self):
-        if (self.epoch, self.step) == (1, 3):
-            self.signal = 2
-            self._save()
-        stop(self)
-
     monkeypatch.setattr(recipes.bert, "STEPS_PER_EXECUTION", 1)
-    with monkeypatch.context() as patch:
-        patch.setattr(_Keeper, "_stop_if_asked", stop_once)
-        with pytest.raises(Interrupted, match="epoch 2, step 3 of"):
-            run(*pretraining(tmp_path, novel))
+    with interrupted_inside(1, 3):
+        run(*pretraining(tmp_path, novel))
     assert run(*pretraining(tmp_path, novel, "--resume")) == pretrained[1]
     histories = [(folder / "run/history.csv").read_text() for folder in (tmp_path, pretrained[0])]
     assert histories[0] == histories[1]

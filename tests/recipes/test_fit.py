@@ -12,9 +12,10 @@ import pytest
 import tensorflow as tf
 
 from recipes.common import checkpoint, runs
+from recipes.common import fit as fitting
 from recipes.common.data import Split
 from recipes.common.fit import cosine_schedule, fit
-from recipes.common.flags import Failed, Interrupted
+from recipes.common.flags import Failed, Interrupted, checkpoint_interval
 from recipes.common.images import random_shift
 from recipes.common.parallel import DataParallel
 from zoo import build_cnn
@@ -66,7 +67,7 @@ class StopAt(keras.callbacks.Callback):
             self.act()
 
 
-def trained(args, *, monkeypatch=None, interruption=None, strategy=None, patience=10, train=TRAIN, run_facts=None):
+def trained(args, *, monkeypatch=None, interruption=None, strategy=None, patience=10, train=TRAIN, callbacks=()):
     """One run of `fit` from start to end: (final weights, facts)."""
     strategy = strategy or tf.distribute.get_strategy()
     keras.utils.set_random_seed(args.seed)
@@ -87,7 +88,7 @@ def trained(args, *, monkeypatch=None, interruption=None, strategy=None, patienc
         if interruption:
             keras_fit = model.fit
             model.fit = lambda *a, callbacks, **k: keras_fit(*a, callbacks=[*callbacks, interruption], **k)
-        facts = fit(model, train, VALIDATION, run, patience=patience, augment=random_shift)
+        facts = fit(model, train, VALIDATION, run, patience=patience, augment=random_shift, callbacks=callbacks)
         return model.get_weights(), facts
 
 
@@ -185,6 +186,72 @@ def test_a_crash_goes_on_from_the_last_checkpoint(tmp_path):
     with pytest.raises(PowerCut):  # Twice in one epoch.
         trained(args, interruption=StopAt(1, 1, cut))  # Counted from the step where it went on.
     assert_equal_runs(whole, trained(args))
+
+
+class Remembers(keras.callbacks.Callback):
+    """Forgets where a `fit` begins, as Keras's own callbacks do."""
+
+    def on_train_begin(self, logs=None):
+        self.batches, self.of_epoch, self.losses, self.unkept = 0, 0, [], object()
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.of_epoch = 0
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.batches, self.of_epoch = self.batches + 1, self.of_epoch + 1
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.losses.append(float(np.float32(logs["loss"])))
+
+
+@pytest.mark.parametrize("stop", [(1, 0), (1, 3), (1, 5)])
+def test_callbacks_remember_across_an_interruption(tmp_path, stop):
+    found = []
+    for name in ("whole", "stopped"):
+        remembers = Remembers()
+        args = arguments(tmp_path / name)
+        if name == "stopped":
+            interrupt = StopAt(*stop, lambda: os.kill(os.getpid(), signal.SIGINT))
+            with pytest.raises(Interrupted):
+                trained(args, interruption=interrupt, callbacks=[Remembers()])
+            args.resume = True
+        trained(args, callbacks=[remembers])
+        found.append((remembers.batches, remembers.of_epoch, remembers.losses))
+    assert found[0] == found[1]
+    assert found[0][:2] == (18, 6)
+
+
+def test_checkpoints_by_time(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(fitting.time, "monotonic", lambda: now[0])
+    by_minutes, by_itself = fitting._Pace("2m"), fitting._Pace(None)
+    assert by_itself.due_at_the_end_of_an_epoch(), "the first one shows what it costs"
+    for pace in (by_minutes, by_itself):
+        with pace.saving():
+            now[0] += 3
+        assert not pace.due(0, 10**6)
+        assert not pace.due_at_the_end_of_an_epoch()
+    now[0] += 121
+    assert by_minutes.due(5, 6)
+    assert not by_itself.due(5, 6)
+    now[0] += 180
+    assert by_itself.due(5, 6), "1 % of the time"
+    assert by_itself.share() == pytest.approx(3 / 6, abs=0.01)
+    by_steps = fitting._Pace(4)
+    assert [step for step in range(1, 13) if by_steps.due(step - 1, step)] == [4, 8, 12]
+    assert by_steps.due(3, 9), "several steps in one call"
+    assert by_steps.due_at_the_end_of_an_epoch()
+
+
+@pytest.mark.parametrize(("text", "value"), [("500", 500), ("10m", "10m"), ("0.5m", "0.5m")])
+def test_intervals_of_checkpoints(text, value):
+    assert checkpoint_interval(text) == value
+
+
+@pytest.mark.parametrize("text", ["0", "0m", "m", "-1m", "nanm", "5s", ""])
+def test_intervals_that_are_none(text):
+    with pytest.raises(argparse.ArgumentTypeError):
+        checkpoint_interval(text)
 
 
 def test_two_replicas_go_on_as_well(tmp_path, two_replicas):

@@ -7,8 +7,6 @@ import pytest
 
 import recipes.gpt
 from recipes.common import corpora
-from recipes.common.fit import _Keeper
-from recipes.common.flags import Interrupted
 from recipes.common.windows import SeparateWindows
 from zoo import build_bert, build_gpt, load_pretrained, save_pretrained, tokenizers
 from zoo.checks import BadInput
@@ -89,23 +87,13 @@ def test_fine_tuning_starts_from_a_checkpoint(tmp_path, novel, checkpoint):
     assert scores["nats_per_token"] == pytest.approx(told["served"]["nats_per_token"], rel=1e-4)
 
 
-def test_an_interrupted_run_goes_on(tmp_path, novel, monkeypatch):
+def test_an_interrupted_run_goes_on(tmp_path, novel, monkeypatch, interrupted_inside):
     """Stopped in the middle of the second epoch, it ends as a run that was never stopped."""
     monkeypatch.setattr(recipes.gpt, "STEPS_PER_EXECUTION", 1)
     options = ["--epochs", 2, "--accumulation-steps", 2, "--rematerialize"]
     scores = run(tmp_path / "whole", novel, *options)
-    stop = _Keeper._stop_if_asked
-
-    def stop_once(self):
-        if self.epoch == 1 and self.step == 3:
-            self.signal = 2
-            self._save()
-        stop(self)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(_Keeper, "_stop_if_asked", stop_once)
-        with pytest.raises(Interrupted, match="epoch 2, step 3"):
-            run(tmp_path, novel, *options)
+    with interrupted_inside(1, 3):
+        run(tmp_path, novel, *options)
     assert run(tmp_path, novel, *options, "--resume") == scores
     histories = [(folder / "run/history.csv").read_text() for folder in (tmp_path, tmp_path / "whole")]
     assert histories[0] == histories[1]

@@ -11,8 +11,7 @@ import pytest
 import tensorflow as tf
 
 from recipes.common import checkpoint, finish_translation, pairs
-from recipes.common.fit import _Keeper
-from recipes.common.flags import Failed, Interrupted
+from recipes.common.flags import Failed
 from recipes.common.losses import SmoothedCrossentropy
 from recipes.common.parallel import DataParallel, OnCores
 from zoo import build_transformer
@@ -130,26 +129,17 @@ def test_a_source_that_is_too_long_counts_as_untranslated(tmp_path, file):
     assert scores["examples"] == len(references)
 
 
-def test_an_interrupted_run_ends_as_one_that_was_not(tmp_path, file, monkeypatch):
+def test_an_interrupted_run_ends_as_one_that_was_not(tmp_path, file, monkeypatch, interrupted_inside):
     """To the last bit; it stops inside the second epoch, whose batches are of several widths."""
     monkeypatch.setattr(pairs, "LEAST_PAIRS", 100)
     monkeypatch.setattr(f"{RECIPE}.CHOICES", SMALL_NET | {"dropout_rate": 0.1})
-    stop = _Keeper._stop_if_asked
-
-    def stop_inside(self):
-        if self.epoch == 1 and self.step > 0:
-            self.signal = 2
-            self._save()
-        stop(self)
 
     def command(name, *more):
         return small(tmp_path / name, file, "--num-beams", 1, *more)
 
     whole = run(*command("whole"))
-    with monkeypatch.context() as patch:
-        patch.setattr(_Keeper, "_stop_if_asked", stop_inside)
-        with pytest.raises(Interrupted, match=r"epoch 2, step [1-9]\d* of \d+"):
-            run(*command("stopped"))
+    with interrupted_inside(1, 1):
+        run(*command("stopped"))
     assert run(*command("stopped", "--resume")) == whole
     folders = [tmp_path / name / "run" for name in ("whole", "stopped")]
     first, second = ((folder / "history.csv").read_text() for folder in folders)
