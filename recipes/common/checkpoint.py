@@ -38,7 +38,10 @@ def write(folder: Path, number: int, arrays: dict[str, np.ndarray], state: dict)
             f"the checkpoint {path} could not be written: {error.strerror}. "
             "Earlier checkpoints are untouched: make room and go on with --resume."
         ) from error
-    for old in [*_newest_first(folder)[KEEP:], *folder.glob("*.unfinished")]:  # Those of processes that were killed.
+    there = _newest_first(folder)
+    damaged = [old for old in there if old.name > path.name]  # Or the run would have gone on from there.
+    sound = [old for old in there if old not in damaged]
+    for old in [*damaged, *sound[KEEP:], *folder.glob("*.unfinished")]:  # The last of processes that were killed.
         old.unlink(missing_ok=True)
     return path
 

@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import json
 from pathlib import Path
 
 import keras
@@ -9,6 +10,8 @@ import tensorflow as tf
 
 from recipes.common import workers
 from zoo.checks import BadInput
+
+OF_ONE_MACHINE = {"workers", "worker", "worker_timeout", "run_dir", "export_dir", "resume", "data"}  # Arguments.
 
 
 def set_up(args: argparse.Namespace) -> tf.distribute.Strategy:
@@ -79,7 +82,10 @@ def _over_machines(args, machines):
             f"replicas each: use a multiple of {count}."
         )
     tf.config.set_visible_devices(gpus[:here], "GPU")
-    return workers.connect(machines, timeout=args.worker_timeout)
+    used = workers.connect(machines, timeout=args.worker_timeout)
+    alike = {key: value for key, value in vars(args).items() if key not in OF_ONE_MACHINE}
+    workers.check_alike(used, "arguments", json.dumps(alike, sort_keys=True, default=str))
+    return used
 
 
 def _logical_cpus(count):

@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import keras
 import numpy as np
@@ -125,18 +125,17 @@ def fit(
     if not workers.is_chief(strategy):
         callbacks = []
     keeper = _Keeper(model, run, steps, speed, callbacks, monitor=monitor, patience=patience)
-    with workers.lost_ones_told(strategy):
-        workers.check_alike(strategy, "data", run.facts.get("data", {}).get("fingerprint", ""))
-        if args.resume:
-            # Keras makes the metrics at the first batch that they see; they must be there to be restored.
-            model.evaluate(workers.own_share(validation.batches(args.batch_size).take(1), strategy), verbose=0)
-            keeper.restore()
+    workers.check_alike(strategy, "data", run.facts.get("data", {}).get("fingerprint", ""))
+    if workers.as_the_chief(strategy, args.resume):  # Which may have found nothing to resume.
+        # Keras makes the metrics at the first batch that they see; they must be there to be restored.
+        model.evaluate(workers.own_share(validation.batches(args.batch_size).take(1), strategy), verbose=0)
+        keeper.restore()
     devices.give_each_replica_its_own_random_numbers(model)
     counter = EpochCounter(keeper.epoch)
     if workers.is_chief(strategy):
         callbacks = [keras.callbacks.TensorBoard(str(run.folder / "tensorboard"), write_graph=False), *callbacks]
     callbacks = [speed, keeper, counter, *callbacks, _Last(keeper)]
-    with _stop_signals(keeper), workers.lost_ones_told(strategy):
+    with _stop_signals(keeper):
         while keeper.epoch < args.epochs and not keeper.stopped:
             # After an interruption inside an epoch: first the rest of that epoch, then the others.
             first_step = keeper.step
@@ -152,6 +151,8 @@ def fit(
                 shuffle=False,
                 verbose=verbosity(),
             )
+    if keeper.signal is not None:  # Too late to stop a step.
+        raise Interrupted("Trained to the end; all of it is kept. --resume goes on with what follows.", keeper.signal)
     keeper.restore_best()
     if workers.are_several(strategy):
         workers.leave_it_to_the_chief(strategy)
@@ -172,15 +173,17 @@ def _scaling(model, train, args, augment, together, replicas) -> dict:
     """Returns how fast one device alone takes the same batches, and what share of `replicas` times that was reached."""
     speed = _Speed(args.batch_size)
     batches = train.training_batches(args.batch_size, EpochCounter().epoch, seed=args.seed, augment=augment)
-    some = batches.take(STEPS_ALONE)
+    some, one = batches.take(STEPS_ALONE), tf.distribute.get_strategy()
+    at_once = devices.steps_per_execution(one, min(STEPS_ALONE, train.steps(args.batch_size)))
     try:
-        model.on_one_device().fit(some, epochs=2, callbacks=[speed], shuffle=False, verbose=0)  # The first one traces.
+        alone = model.on_one_device(steps_per_execution=at_once)
+        alone.fit(some, epochs=2, callbacks=[speed], shuffle=False, verbose=0)  # The first one traces.
     except tf.errors.ResourceExhaustedError:
         return {"examples_per_second_on_one_replica": None}  # Its memory does not hold the whole batch.
-    alone = speed.examples_per_second()
+    rate = speed.examples_per_second()
     return {
-        "examples_per_second_on_one_replica": alone,
-        "scaling_efficiency": round(together / (replicas * alone), 3),
+        "examples_per_second_on_one_replica": rate,
+        "scaling_efficiency": round(together / (replicas * rate), 3),
     }
 
 
@@ -209,7 +212,7 @@ class _Keeper(keras.callbacks.Callback):
         arrays, state = found
         self.epoch, self.step, self.history = state["epoch"], state["step"], state["history"]
         self.best_epoch, self.stopped = state["best_epoch"], state["stopped"]
-        self.speed.rates, self.memories = state["rates"], state.get("memories")
+        self.speed.rates, self.memories = state["rates"], state.get("memories") if self.others else None
         self.best = -math.inf if state["best"] is None else state["best"]
         for group, variables in self._groups().items():
             for index, variable in enumerate(variables):
@@ -223,6 +226,9 @@ class _Keeper(keras.callbacks.Callback):
         if self.best_weights is not None:
             self.trained.set_weights(self.best_weights)
 
+    def on_train_begin(self, logs=None):
+        self.forgotten = self.memories is not None  # Keras lets callbacks forget where its `fit` begins.
+
     def on_epoch_begin(self, epoch, logs=None):
         self.first_step = self.step
         if not self.first_step:
@@ -232,9 +238,11 @@ class _Keeper(keras.callbacks.Callback):
                 variable.assign(value)
 
     def remind(self):
-        """Gives the other callbacks back what they remembered: Keras lets them forget where its `fit` begins."""
-        for callback, memory in zip(self.others, self.memories or [{}] * len(self.others), strict=True):
-            vars(callback).update(memory)
+        """Gives the other callbacks back what they remembered, once."""
+        if self.forgotten:
+            self.forgotten = False
+            for callback, memory in zip(self.others, self.memories, strict=True):
+                vars(callback).update(memory)
 
     def after_batch(self, batch, logs):
         before, self.step = self.step, min(self.first_step + batch + 1, self.steps)
@@ -312,11 +320,12 @@ class _Keeper(keras.callbacks.Callback):
 
     def _fail(self, what):
         kept = sorted(self.folder.glob("*.checkpoint"))
+        told = f"The last good checkpoint is kept: {kept[-1]}." if kept else "There was no checkpoint yet."
         raise Failed(
             f"{what} at epoch {self.epoch + 1}, step {self.step} of {self.steps}. Try a smaller --learning-rate than "
             f"{self.run.args.learning_rate:g} or --precision float32, and look for extreme values in the data. "
-            f"{f'The last good checkpoint is kept: {kept[-1]}.' if kept else 'There was no checkpoint yet.'} "
-            "Nothing was exported."
+            f"{told if workers.is_chief(self.strategy) else 'Worker 0 keeps the last good checkpoint.'} Nothing was "
+            "exported."
         )
 
     def _write_history(self):
@@ -380,11 +389,11 @@ def _memory(callback):
     plain = {}
     for name, value in vars(callback).items():
         value = value.item() if isinstance(value, np.generic) else value
-        if not name.startswith("_") and isinstance(value, (bool, int, float, str, list, dict, type(None))):
-            try:
-                plain[name] = json.loads(json.dumps(value))
-            except TypeError:
-                continue
+        if name.startswith("_") or name == "params":  # What Keras itself tells it.
+            continue
+        with suppress(TypeError, ValueError):
+            if (copy := json.loads(json.dumps(value))) == value:
+                plain[name] = copy
     return plain
 
 
@@ -429,6 +438,8 @@ def _stop_signals(keeper):
 
     def ask(number, frame):
         if keeper.signal is not None:
+            if number == signal.SIGTERM:  # Some schedulers send it twice.
+                return
             raise KeyboardInterrupt
         keeper.signal = number
         os.write(1, b"\nStopping after this step (once more: at once) ...\n")  # `print` may be interrupted by itself.

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from zoo.checks import BadInput
 
 BAD_INPUT, FAILED, INTERRUPTED = 2, 1, 128 + signal.SIGINT  # Exit statuses; the last is the shells' own for Ctrl-C.
+CANNOT_WRITE = errno.ENOSPC, errno.EDQUOT, errno.EROFS
 RESUME_ME = os.EX_TEMPFAIL  # 75: start the same command again with --resume.
 
 
@@ -97,7 +98,7 @@ def parser(doc: str, family: str, *, epochs: int, batch_size: int, learning_rate
         type=positive_float,
         default=300.0,
         metavar="SECONDS",
-        help="to wait for all workers to be there; then this one ends with status 75",
+        help="to wait for all workers; then this one ends with status 75 (142 where one is lost at that moment)",
     )
     flags.add_argument("--resume", action="store_true", help="go on with the interrupted run in --run-dir")
     flags.add_argument(
@@ -340,10 +341,11 @@ def command_line(main: Callable[[], object]) -> None:
         print("\nStopped. If the run had begun, the same command with --resume goes on.", file=sys.stderr)
         _exit(INTERRUPTED)
     except Exception as error:
-        full = os.strerror(errno.ENOSPC)
-        if full not in str(error):  # Python's own error and TensorFlow's both say it in the system's words.
+        # Python's own errors and TensorFlow's both say them in the system's words.
+        told = [os.strerror(number) for number in CANNOT_WRITE if os.strerror(number) in str(error)]
+        if not told:
             raise
-        _end(f"{full}. Earlier checkpoints and exports are untouched: make room and go on with --resume.", FAILED)
+        _end(f"{told[0]}. Earlier checkpoints and exports are untouched: mend it and go on with --resume.", FAILED)
 
 
 def _terminated(number, frame):

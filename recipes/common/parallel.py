@@ -74,17 +74,22 @@ class DataParallel(keras.Model):
         """Goes on outside a strategy over several machines, with its own weights and for evaluation alone."""
         object.__setattr__(self, "model", plain_copy(self.model))  # Keras lets no built model have new parts.
         self._distribute_strategy = None
+        trained_with = self.optimizer
+        self._trained_with = lambda: trained_with
         loss, metrics = self._compiled_with()
         DataParallel.compile(self, "sgd", loss, weighted_metrics=_anew(metrics))
 
-    def on_one_device(self) -> "DataParallel":
-        """Returns a copy that trains in the same way outside the strategy; it can be run, not saved."""
+    def on_one_device(self, *, steps_per_execution: int) -> "DataParallel":
+        """Returns a copy that trains in the same way outside the strategy."""
         args, options = self._made_with
         alone = type(self)(plain_copy(self.model), *args, **options)
-        optimizer = getattr(self.optimizer, "inner_optimizer", self.optimizer)  # Which is wrapped again.
+        optimizer = self._trained_with() if hasattr(self, "_trained_with") else self.optimizer
+        optimizer = getattr(optimizer, "inner_optimizer", optimizer)  # Which is wrapped again.
         loss, metrics = self._compiled_with()
         optimizer = type(optimizer).from_config(optimizer.get_config())
-        DataParallel.compile(alone, optimizer, loss, weighted_metrics=_anew(metrics))
+        DataParallel.compile(
+            alone, optimizer, loss, weighted_metrics=_anew(metrics), steps_per_execution=steps_per_execution
+        )
         alone.optimizer.build(alone.trainable_variables)
         return alone
 

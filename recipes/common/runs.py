@@ -114,8 +114,9 @@ def start(args: argparse.Namespace) -> Iterator[Run]:
     Raises:
         ValueError: If a folder cannot be written, another process runs there, or `--resume` does not fit what is there.
     """
-    if not workers.named(args).chief:
-        with _following(args) as run:
+    machines = workers.named(args)
+    if not machines.chief:
+        with _following(args) as run, workers.lost_ones_told():
             yield run
         return
     folder, export_dir = Path(args.run_dir).resolve(), Path(args.export_dir).resolve()
@@ -147,7 +148,8 @@ def start(args: argparse.Namespace) -> Iterator[Run]:
             run.note(status="running", **({} if args.resume else environment()))
             begin, before = time.monotonic(), facts["wall_seconds"]
             try:
-                yield run
+                with workers.lost_ones_told(machines.several):
+                    yield run
             except BaseException as error:
                 if isinstance(error, BadInput) and not args.resume and not any(map(Path.is_dir, folder.iterdir())):
                     (folder / "run.json").unlink()
@@ -158,8 +160,8 @@ def start(args: argparse.Namespace) -> Iterator[Run]:
                     with contextlib.suppress(OSError):  # As on a full disk, which may be what stopped the run.
                         run.note(status="stopped", wall_seconds=round(before + time.monotonic() - begin, 1))
                 raise
-            workers.let_the_others_end()
             run.note(status="finished", wall_seconds=round(before + time.monotonic() - begin, 1))
+            workers.let_the_others_end()
         if args.dry_run:
             print("Dry run done: every stage works with these arguments. Nothing was kept.")
 

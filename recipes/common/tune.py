@@ -71,6 +71,8 @@ def search(
     pick = max if direction == "max" else min
     try:
         tuner.search(space, build, splits, epochs=epochs, pick=pick, augment=augment)
+    except keras_tuner.errors.FatalRuntimeError as error:
+        raise error.__cause__ from None
     except RuntimeError as error:
         if "consecutive" not in str(error).lower():
             raise
@@ -109,9 +111,14 @@ class _Tuner(keras_tuner.BayesianOptimization):
         keras.utils.set_random_seed(self.run.args.seed)
         model = build(**space(trial.hyperparameters))
         run = self.part(trial, number).with_arguments(epochs=epochs)
-        training = fit(
-            model, train, validation, run, monitor=self.oracle.objective.name, patience=epochs, augment=augment
-        )
+        try:
+            training = fit(
+                model, train, validation, run, monitor=self.oracle.objective.name, patience=epochs, augment=augment
+            )
+        except (Failed, OSError) as error:
+            if isinstance(error, Failed) and not isinstance(error.__cause__, OSError):
+                raise
+            raise keras_tuner.errors.FatalRuntimeError(str(error)) from error  # No fault of the trial's.
         return pick(row[self.oracle.objective.name] for row in training["history"])
 
     def part(self, trial, number):

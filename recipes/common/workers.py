@@ -21,6 +21,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import tensorflow as tf
+from tensorflow.python.distribute.cluster_resolver import slurm_cluster_resolver
 
 from recipes.common.flags import Interrupted
 from zoo.checks import BadInput
@@ -28,7 +29,16 @@ from zoo.checks import BadInput
 ADDRESS = re.compile(r"[^\s:/]+:\d{1,5}|\[[0-9a-fA-F:.]+\]:\d{1,5}")
 SLURM_PORT = 20_000  # And so many more as the last digits of the job's number say, so that jobs do not meet.
 _WAITING: list[tf.distribute.Strategy] = []  # Those whose other workers wait for this one.
-POLL = 0.2  # Seconds.
+POLL = 0.5  # Seconds.
+GREETING = b"zoo worker "
+OUR_OWN = (  # Errors that are no sign of lost peers.
+    tf.errors.DataLossError,
+    tf.errors.InvalidArgumentError,
+    tf.errors.NotFoundError,
+    tf.errors.PermissionDeniedError,
+    tf.errors.ResourceExhaustedError,
+    tf.errors.UnimplementedError,
+)
 CHUNK = 1 << 22  # Numbers of 4 bytes that are sent at once.
 
 
@@ -61,6 +71,8 @@ def named(args) -> Workers:
     """
     told, index = getattr(args, "workers", None), getattr(args, "worker", None)
     if told == "slurm":
+        if index is not None:
+            raise BadInput(f"--worker {index}: SLURM says which one this is; leave it out.")
         addresses, index, where = *_of_slurm(), "--workers slurm"
     elif told:
         addresses, where = told.split(","), f"--workers {told}"
@@ -72,7 +84,9 @@ def named(args) -> Workers:
         addresses, index, where = *_of_tf_config(os.environ["TF_CONFIG"]), "TF_CONFIG"
     else:
         return Workers()
-    wrong = [address for address in addresses if not ADDRESS.fullmatch(address)]
+    if not addresses:
+        return Workers()
+    wrong = [address for address in addresses if not _is_address(address)]
     if wrong:
         raise BadInput(f"{where}: {wrong[0]!r} is no HOST:PORT.")
     if len(set(addresses)) < len(addresses):
@@ -82,10 +96,16 @@ def named(args) -> Workers:
     return Workers(tuple(addresses), index)
 
 
+def _is_address(text):
+    return ADDRESS.fullmatch(text) is not None and 0 < int(text.rpartition(":")[2]) < 1 << 16
+
+
 def _of_tf_config(text):
     try:
         config = json.loads(text)
         cluster, task = config.get("cluster", {}), config.get("task", {})
+        if not cluster:  # As some platforms set it for one machine.
+            return [], 0
         others = sorted(cluster.keys() - {"chief", "worker"})
         if others:
             raise BadInput(
@@ -93,7 +113,10 @@ def _of_tf_config(text):
                 "not work with Keras 3, and the chief evaluates."
             )
         chiefs, workers = list(cluster.get("chief", [])), list(cluster.get("worker", []))
-        return [*chiefs, *workers], int(task["index"]) + (len(chiefs) if task["type"] == "worker" else 0)
+        kind, place = task["type"], int(task["index"])
+        if not 0 <= place < len(cluster.get(kind, [])):
+            raise BadInput(f"TF_CONFIG: there is no {kind} {place} in its cluster; the chief itself evaluates.")
+        return [*chiefs, *workers], place + (len(chiefs) if kind == "worker" else 0)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         if isinstance(error, BadInput):
             raise
@@ -104,16 +127,21 @@ def _of_tf_config(text):
 
 
 def _of_slurm():
-    missing = [name for name in ("SLURM_STEP_NODELIST", "SLURM_PROCID", "SLURM_JOB_ID") if name not in os.environ]
+    names = ("SLURM_STEP_NODELIST", "SLURM_STEP_TASKS_PER_NODE", "SLURM_PROCID", "SLURM_JOB_ID")
+    missing = [name for name in names if name not in os.environ]
     if missing:
         raise BadInput(f"--workers slurm: {missing[0]} is not set; start the command by srun.")
-    resolver = tf.distribute.cluster_resolver.SlurmClusterResolver(
-        port_base=SLURM_PORT + int(os.environ["SLURM_JOB_ID"]) % 10_000,
-        gpus_per_node=1,  # It looks nothing up then; which GPUs a task has is for SLURM to say.
-        gpus_per_task=1,
-        auto_set_gpu=False,
-    )
-    return resolver.cluster_spec().as_dict()["worker"], int(os.environ["SLURM_PROCID"])
+    nodes, tasks, index, job = (os.environ[name] for name in names)
+    try:  # Not by SlurmClusterResolver, which sorts the nodes by name: node10 before node9.
+        hosts = slurm_cluster_resolver.expand_hostlist(nodes)
+        counts = slurm_cluster_resolver.expand_tasks_per_node(tasks)
+        base = SLURM_PORT + int(job) % 10_000
+        addresses = [
+            f"{host}:{base + task}" for host, count in zip(hosts, counts, strict=True) for task in range(count)
+        ]
+        return addresses, int(index)
+    except ValueError as error:
+        raise BadInput(f"--workers slurm: {nodes!r} and {tasks!r} cannot be understood ({error}).") from None
 
 
 def connect(workers: Workers, *, timeout: float) -> tf.distribute.Strategy:
@@ -134,7 +162,7 @@ def connect(workers: Workers, *, timeout: float) -> tf.distribute.Strategy:
     gpus = tf.config.list_physical_devices("GPU")
     kinds = tf.distribute.experimental.CommunicationImplementation
     options = tf.distribute.experimental.CommunicationOptions(implementation=kinds.NCCL if gpus else kinds.RING)
-    with _at_most(timeout):
+    with _at_most(timeout), lost_ones_told():
         strategy = tf.distribute.MultiWorkerMirroredStrategy(communication_options=options)
     if not workers.chief:
         print(f"Worker {workers.index} of {len(workers.addresses)} is there; worker 0 tells what happens.")
@@ -145,11 +173,19 @@ def connect(workers: Workers, *, timeout: float) -> tf.distribute.Strategy:
 
 def _wait_for_all(workers, timeout):
     """Returns when every worker's address answers: TensorFlow itself would wait for many minutes, deaf to signals."""
-    missing = [address for number, address in enumerate(workers.addresses) if number != workers.index]
+    missing = {address: index for index, address in enumerate(workers.addresses) if index != workers.index}
     end = time.monotonic() + timeout
-    with _listening(workers.addresses[workers.index]):
+    with _listening(workers):
         while missing:
-            missing = [address for address in missing if not _answers(address)]
+            for address, index in list(missing.items()):
+                said = _answer(address)
+                if said is not None and said.startswith(GREETING) and said != _greeting(workers, index):
+                    raise BadInput(
+                        f"{address} should be worker {index} of {','.join(workers.addresses)}, and says it is another "
+                        "or of others: start all with the same --workers, and each with its own --worker."
+                    )
+                if said is not None:  # Without a greeting TensorFlow is there already.
+                    del missing[address]
             if missing and time.monotonic() > end:
                 raise Interrupted(
                     f"After {timeout:g} s there is no answer from {', '.join(missing)}; this is worker {workers.index} "
@@ -158,23 +194,52 @@ def _wait_for_all(workers, timeout):
             time.sleep(POLL * bool(missing))
 
 
-def _listening(address):
-    """A socket at this worker's own port, by which the others see that it is there."""
-    port = int(address.rpartition(":")[2])
+@contextlib.contextmanager
+def _listening(workers):
+    """Greets whoever connects to this worker's own port, by which the others see that it is there."""
+    port = int(workers.addresses[workers.index].rpartition(":")[2])
+    both = socket.has_dualstack_ipv6()
+    family, backlog = socket.AF_INET6 if both else socket.AF_INET, 2 * len(workers.addresses) + 16
     try:
-        both = socket.has_dualstack_ipv6()
-        return socket.create_server(("", port), family=socket.AF_INET6 if both else socket.AF_INET, dualstack_ipv6=both)
-    except (OSError, OverflowError) as error:
-        raise BadInput(f"{address}: this worker cannot use port {port} ({error}); name another.") from None
+        server = socket.create_server(("", port), family=family, backlog=backlog, dualstack_ipv6=both)
+    except OSError as error:
+        raise BadInput(f"this worker cannot use its port {port} ({error}); name another.") from None
+
+    def greet():
+        with contextlib.suppress(OSError):  # Closed.
+            while True:
+                connection, _ = server.accept()
+                with contextlib.suppress(OSError), connection:
+                    connection.sendall(_greeting(workers, workers.index))
+
+    thread = threading.Thread(target=greet, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            server.shutdown(socket.SHUT_RDWR)  # Which wakes the thread; to close it would not.
+        server.close()
+        thread.join()
 
 
-def _answers(address):
+def _greeting(workers, index):
+    listed = hashlib.sha256(",".join(workers.addresses).encode()).hexdigest()[:16]
+    return GREETING + f"{index} {listed}\n".encode()
+
+
+def _answer(address):
+    """What is said at an address, b"" if nothing is; None where nobody is there."""
     host, _, port = address.rpartition(":")
+    said = b""
     try:
-        with socket.create_connection((host.strip("[]"), int(port)), timeout=POLL):
-            return True
-    except (OSError, OverflowError):
-        return False
+        connection = socket.create_connection((host.strip("[]"), int(port)), timeout=POLL)
+        with connection, contextlib.suppress(TimeoutError):
+            while len(said) < 100 and (more := connection.recv(100)):
+                said += more
+    except OSError:
+        return said or None
+    return said
 
 
 @contextlib.contextmanager
@@ -238,6 +303,11 @@ def total(strategy: tf.distribute.Strategy, numbers: np.ndarray) -> np.ndarray:
     return strategy.reduce(tf.distribute.ReduceOp.SUM, values, axis=None).numpy()
 
 
+def as_the_chief(strategy: tf.distribute.Strategy, choice: bool) -> bool:
+    """Returns the chief's choice on every worker."""
+    return bool(total(strategy, np.array([choice and is_chief(strategy)], np.int64))[0])
+
+
 def from_chief(strategy: tf.distribute.Strategy, contents: bytes) -> bytes:
     """Returns the chief's bytes on every worker; what the others pass is not looked at."""
     if not are_several(strategy):
@@ -261,22 +331,25 @@ def check_alike(strategy: tf.distribute.Strategy, what: str, text: str) -> None:
 
 
 @contextlib.contextmanager
-def lost_ones_told(strategy: tf.distribute.Strategy) -> Iterator[None]:
+def lost_ones_told(several: bool = True) -> Iterator[None]:
     """Turns the errors of a worker whose peers are gone into `Interrupted`."""
     try:
         yield
     except tf.errors.OpError as error:
-        if not are_several(strategy):
+        if not several or isinstance(error, OUR_OWN):
             raise
+        said = " ".join(str(error.message).split())
         raise Interrupted(
-            f"The workers lost each other ({type(error).__name__}). Start all of them again, with --resume."
-        ) from None
+            "The workers lost each other: start all of them again, with --resume. "
+            f"({type(error).__name__}: {said[:150]})"
+        ) from error
 
 
 def let_the_others_end() -> None:
     """Called by the chief when all is done."""
-    while _WAITING:
-        total(_WAITING.pop(), np.zeros(1, np.int64))
+    with contextlib.suppress(tf.errors.OpError):  # They are gone already.
+        while _WAITING:
+            total(_WAITING.pop(), np.zeros(1, np.int64))
 
 
 def leave_it_to_the_chief(strategy: tf.distribute.Strategy) -> None:
@@ -284,6 +357,8 @@ def leave_it_to_the_chief(strategy: tf.distribute.Strategy) -> None:
     if is_chief(strategy):
         _WAITING.append(strategy)
         return
-    with lost_ones_told(strategy):
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # No handler of Python's runs while it waits.
+    with lost_ones_told():
         total(strategy, np.zeros(1, np.int64))
     raise SystemExit(0)

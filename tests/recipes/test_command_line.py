@@ -100,7 +100,7 @@ def test_flags_are_not_abbreviated(monkeypatch):
         (
             "OSError(28, 'No space left on device', 'history.csv')",
             1,
-            "error: No space left on device. Earlier checkpoints and exports are untouched: make room and go on with "
+            "error: No space left on device. Earlier checkpoints and exports are untouched: mend it and go on with "
             "--resume.",
         ),
     ],

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from recipes.common import checkpoint, workers
-from recipes.common.flags import RESUME_ME
+from recipes.common.flags import RESUME_ME, Interrupted
 from zoo.checks import BadInput
 
 TOLERANCE = 1e-5  # The machines' sums are added in another order than one machine adds.
@@ -110,21 +110,45 @@ def test_two_workers_learn_what_one_process_learns(tmp_path, family):
         assert speed["scaling_efficiency"] == pytest.approx(together / (2 * one), abs=1e-3)
 
 
-@pytest.mark.parametrize("way", ["killed", "asked to stop"])
-def test_a_lost_worker_ends_the_others_and_all_go_on_together(tmp_path, way):
+@pytest.mark.parametrize(("family", "way"), [("mlp", "killed"), ("lstm_text_generator", "asked to stop")])
+def test_a_lost_worker_ends_the_others_and_all_go_on_together(tmp_path, family, way):
+    """All are started with --resume from the first time on, as by a scheduler that restarts them."""
     every = ("--checkpoint-every", 3, "--epochs", 6)
-    alone = Process(tmp_path / "alone", "mlp", *every)
+    alone = Process(tmp_path / "alone", family, *every)
     assert alone.wait() == 0, alone.told()
-    chief, other = start(tmp_path, "mlp", *every)
+    chief, other = start(tmp_path, family, *every, "--resume")
     chief.wait_for("Epoch 3/")
     other.process.send_signal(signal.SIGKILL if way == "killed" else signal.SIGTERM)
     assert chief.wait() == RESUME_ME, chief.told()
     assert other.wait() == (-signal.SIGKILL if way == "killed" else RESUME_ME)
     assert ("lost each other" if way == "killed" else "all of it is kept") in chief.told()
-    again = start(tmp_path, "mlp", *every, "--resume")
+    again = start(tmp_path, family, *every, "--resume")
     assert [each.wait() for each in again] == [0, 0], again[0].told()
     assert "Going on at epoch" in again[0].told()
     assert_same_end(tmp_path / "alone", tmp_path / "0")
+
+
+def test_workers_that_were_told_different_things(tmp_path):
+    addresses = free_addresses(2)
+    processes = [
+        Process(tmp_path / str(index), "mlp", "--workers", addresses, "--worker", index, "--seed", index)
+        for index in range(2)
+    ]
+    assert [process.wait() for process in processes] == [2, 2], processes[0].told()
+    assert "1 of the workers have other arguments than worker 0" in processes[0].told()
+
+
+def test_workers_that_are_not_who_they_should_be():
+    me = workers.Workers(tuple(free_addresses(2).split(",")), 0)
+    other_order = workers.Workers(me.addresses[::-1], 0)
+    with workers._listening(other_order), pytest.raises(BadInput, match="and says it is another or of others"):
+        workers._wait_for_all(me, 5)
+    with workers._listening(workers.Workers(me.addresses, 1)):
+        workers._wait_for_all(me, 5)
+    with pytest.raises(Interrupted, match=r"After 0\.1 s there is no answer from"):
+        workers._wait_for_all(me, 0.1)
+    with workers._listening(me), pytest.raises(BadInput, match="cannot use its port"):
+        workers._wait_for_all(me, 0.1)
 
 
 def test_a_worker_that_never_starts(tmp_path):
@@ -148,20 +172,29 @@ def test_who_takes_part(monkeypatch):
     monkeypatch.setenv("TF_CONFIG", json.dumps(config))
     assert named() == workers.Workers(("a:1", "b:1", "c:1"), 2)
     assert not named().chief
+    monkeypatch.setenv("TF_CONFIG", "{}")
+    assert not named().several
     assert named(workers="x:1,y:2", worker=0).addresses == ("x:1", "y:2"), "the flag is nearer than the environment"
 
 
-def test_slurm(monkeypatch):
-    variables = {
-        "SLURM_STEP_NODELIST": "node[1-2]",
-        "SLURM_STEP_NUM_TASKS": "2",
-        "SLURM_STEP_TASKS_PER_NODE": "1(x2)",
-        "SLURM_PROCID": "1",
-        "SLURM_JOB_ID": "70123",
-    }
+@pytest.mark.parametrize(
+    ("nodes", "tasks", "addresses"),
+    [
+        ("node[1-2]", "1(x2)", ("node1:20123", "node2:20123")),
+        ("node[9-10]", "1(x2)", ("node9:20123", "node10:20123")),
+        ("a,b", "2,1", ("a:20123", "a:20124", "b:20123")),
+    ],
+)
+def test_slurm(monkeypatch, nodes, tasks, addresses):
+    variables = {"STEP_NODELIST": nodes, "STEP_TASKS_PER_NODE": tasks, "PROCID": "1", "JOB_ID": "70123"}
     for name, value in variables.items():
-        monkeypatch.setenv(name, value)
-    assert named(workers="slurm") == workers.Workers(("node1:20123", "node2:20123"), 1)
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    assert named(workers="slurm") == workers.Workers(addresses, 1)
+    with pytest.raises(BadInput, match="SLURM says which one this is"):
+        named(workers="slurm", worker=0)
+    monkeypatch.setenv("SLURM_STEP_NODELIST", "r[1-2]n[1-2]")
+    with pytest.raises(BadInput, match="cannot be understood"):
+        named(workers="slurm")
     monkeypatch.delenv("SLURM_PROCID")
     with pytest.raises(BadInput, match="SLURM_PROCID is not set; start the command by srun"):
         named(workers="slurm")
@@ -173,6 +206,8 @@ def test_slurm(monkeypatch):
         ({"workers": "a:1,b:2"}, "say by --worker which of the 2 this is"),
         ({"worker": 0}, "name all of them by --workers"),
         ({"workers": "a,b:2", "worker": 0}, "'a' is no HOST:PORT"),
+        ({"workers": "a:0,b:2", "worker": 0}, "'a:0' is no HOST:PORT"),
+        ({"workers": "a:1,b:99999", "worker": 0}, "'b:99999' is no HOST:PORT"),
         ({"workers": "a:1,a:1", "worker": 0}, "stands there twice"),
         ({"workers": "a:1,b:2", "worker": 2}, "there are 2 workers, from 0, and this should be worker 2"),
     ],
@@ -186,8 +221,10 @@ def test_workers_that_cannot_be(arguments, told):
     ("config", "told"),
     [
         ("nonsense", "TF_CONFIG cannot be understood"),
-        ("[]", "TF_CONFIG cannot be understood"),
+        ("[1]", "TF_CONFIG cannot be understood"),
         ('{"cluster": {"worker": ["a:1"]}}', "TF_CONFIG cannot be understood"),
+        ('{"cluster": {"worker": ["a:1"]}, "task": {"type": "evaluator", "index": 0}}', "there is no evaluator 0"),
+        ('{"cluster": {"chief": ["a:1"]}, "task": {"type": "chief", "index": 1}}', "there is no chief 1"),
         ('{"cluster": {"ps": ["a:1"], "worker": ["b:1"]}, "task": {"type": "ps", "index": 0}}', "Parameter servers"),
     ],
 )
