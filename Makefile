@@ -7,13 +7,16 @@ BIN := $(VENV)/bin
 export PIP_CONSTRAINT := constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test faults lint bench lock clean
+.PHONY: demo test test-all faults lint bench lock clean
 
 demo: $(VENV)/.recipes ## Train, evaluate, export and serve the CNN on handwritten digits.
 	$(BIN)/python -m recipes.cnn
 
-test: $(VENV)/.dev ## Every test, in three processes: each waits now and then, for exports that are served by others.
-	$(BIN)/python -m pytest -n 3 --dist loadfile
+test: $(VENV)/.dev ## The tests, but for those that only show more of what another one shows.
+	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+test-all: $(VENV)/.dev ## Every test.
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m ''
 
 faults: $(VENV)/.dev ## Kills, power cuts and full disks, in every family's recipe; the tests run a selection.
 	$(BIN)/python -m tests.faults --jobs 2

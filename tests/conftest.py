@@ -1,5 +1,6 @@
 """Every test runs on four logical CPU devices, with fixed seeds; warnings are errors (pyproject.toml)."""
 
+import gc
 import os
 from pathlib import Path
 
@@ -27,6 +28,14 @@ def fixed_seeds():
     keras.utils.set_random_seed(0)
     yield
     keras.config.set_dtype_policy("float32")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def nothing_left_behind():
+    """Graphs and compiled programs of one file's tests would stay in memory until the last file's."""
+    yield
+    keras.utils.clear_session()
+    gc.collect()
 
 
 @pytest.fixture

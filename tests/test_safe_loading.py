@@ -1052,7 +1052,10 @@ FAMILIES = {
 }
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    "family",
+    [pytest.param(family, marks=[pytest.mark.slow] * (number > 1)) for number, family in enumerate(FAMILIES)],
+)
 def test_every_familys_export_loads(family, tmp_path):
     version = FAMILIES[family](tmp_path / "export")
     assert "serving_default" in load_export(version).signatures

@@ -106,7 +106,12 @@ FAMILIES = {
         },
     ),
 }
-COMPARED = [(name, replicas) for name in FAMILIES for replicas in (2, 4)]
+ON_FOUR = ("mlp", "cnn", "regressor")  # The others take long to trace four times.
+COMPARED = [
+    pytest.param((name, replicas), id=f"{name}-{replicas}", marks=[pytest.mark.slow] * slow)
+    for name in FAMILIES
+    for replicas, slow in ((2, False), (4, name not in ON_FOUR))
+]
 CLIPPED = [name for name, family in FAMILIES.items() if "CLIPNORM" in family.small]
 FULL = ("lstm_text_generator",)  # What is held out is read in 16 rows, of which the last may be short.
 # Losses are up to 4, where numbers of float32 are 2e-7 apart; sums in another order differ by a few times that.
@@ -285,7 +290,7 @@ def seen(data):
     return once
 
 
-@pytest.fixture(params=COMPARED, ids=[f"{name}-{replicas}" for name, replicas in COMPARED])
+@pytest.fixture(params=COMPARED)
 def both(request, seen):
     """A family's training on one replica and on several."""
     name, replicas = request.param

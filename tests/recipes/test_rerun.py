@@ -253,6 +253,7 @@ else:
 """
 
 
+@pytest.mark.slow
 def test_deterministic_gives_bit_equal_weights(tmp_path):
     found = []
     for attempt in ("first", "second"):

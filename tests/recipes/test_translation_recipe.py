@@ -101,6 +101,7 @@ def test_each_epoch_shows_translations_and_scores(finished):
     assert re.search(r"0 of its \d+ translations differ from those of the trained model: exact match [\d.]+%", told)
 
 
+@pytest.mark.slow
 def test_two_replicas_and_a_search(tmp_path, file, monkeypatch):
     monkeypatch.setattr(f"{RECIPE}.TRIAL_EPOCHS", 1)
     monkeypatch.setattr(pairs, "MOST_BUCKETS", 1)  # A step is compiled for each.

@@ -110,7 +110,9 @@ def test_two_workers_learn_what_one_process_learns(tmp_path, family):
         assert speed["scaling_efficiency"] == pytest.approx(together / (2 * one), abs=1e-3)
 
 
-@pytest.mark.parametrize(("family", "way"), [("mlp", "killed"), ("lstm_text_generator", "asked to stop")])
+@pytest.mark.parametrize(
+    ("family", "way"), [("mlp", "killed"), pytest.param("lstm_text_generator", "asked to stop", marks=pytest.mark.slow)]
+)
 def test_a_lost_worker_ends_the_others_and_all_go_on_together(tmp_path, family, way):
     """All are started with --resume from the first time on, as by a scheduler that restarts them."""
     every = ("--checkpoint-every", 3, "--epochs", 6)
