@@ -55,7 +55,8 @@ def main(argv=None):
     changed = changes(facts, runs.environment())
     _tell(changed)
     command = [*command_of(facts), f"--run-dir={folder}", f"--export-dir={export_dir}", *["--resume"] * args.resume]
-    run_again(earlier, facts, command)
+    if not (args.resume and _is_finished(folder)):  # Stopped between its end and what follows here.
+        run_again(earlier, facts, command)
 
     other_devices = changes(facts, finished_run(folder), only=("devices",))
     _tell(other_devices)
@@ -69,6 +70,12 @@ def main(argv=None):
         raise flags.Failed(verdict(comparison))
     print(verdict(comparison))
     return comparison
+
+
+def _is_finished(folder):
+    with contextlib.suppress(OSError, ValueError):
+        return json.loads((folder / "run.json").read_text())["status"] == "finished"
+    return False
 
 
 def finished_run(folder: Path) -> dict:
@@ -154,9 +161,13 @@ def _tell(changed):
 
 
 def must_be_bit_equal(facts: dict, changed: dict) -> bool:
-    """Returns whether a run with these facts, made again where this has `changes`, must give every number again."""
+    """Returns whether a run with these facts, made again where this has `changes`, must give every number again.
+
+    One that was gone on with elsewhere (`resumed_with`) need not.
+    """
     arguments = facts["arguments"]
-    return bool(arguments.get("deterministic") and not arguments.get("private") and not changed.keys() - {"git_commit"})
+    alike = not changed.keys() - {"git_commit"} and "resumed_with" not in facts
+    return bool(arguments.get("deterministic") and not arguments.get("private") and alike)
 
 
 def numbers(folder: Path) -> dict[str, float]:

@@ -145,7 +145,10 @@ def start(args: argparse.Namespace) -> Iterator[Run]:
             facts = {"arguments": vars(args), "command": command, "cwd": os.getcwd(), "wall_seconds": 0.0}
         with _lock(writable_folder(folder)):
             run = Run(args, folder, facts)
-            run.note(status="running", **({} if args.resume else environment()))
+            now = environment()
+            if args.resume and any(facts.get(name) != value for name, value in now.items()):
+                now = {"resumed_with": now}
+            run.note(status="running", **now)
             begin, before = time.monotonic(), facts["wall_seconds"]
             try:
                 with workers.lost_ones_told(machines.several):

@@ -221,6 +221,7 @@ def test_when_numbers_must_be_bit_equal():
         changed = rerun.changes(facts, facts | other)
         assert len(changed) == 1
         assert not rerun.must_be_bit_equal(facts, changed)
+    assert not rerun.must_be_bit_equal(facts | {"resumed_with": {"machine": "another"}}, {})
     assert not rerun.must_be_bit_equal({"arguments": {"deterministic": False}}, {})
     assert not rerun.must_be_bit_equal({"arguments": {"deterministic": True, "private": 3.0}}, {})
     # Runs of before the flag, and packages that are asked about only since.

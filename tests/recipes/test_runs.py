@@ -137,3 +137,19 @@ def test_resume_on_other_data(tmp_path):
     with pytest.raises(BadInput, match="the data has changed"):
         run_once(arguments(tmp_path, resume=True), lambda run: run.note_data({"fingerprint": "two"}))
     run_once(arguments(tmp_path, resume=True), lambda run: run.note_data({"fingerprint": "one"}))
+
+
+def test_a_run_that_goes_on_elsewhere_says_so(tmp_path, monkeypatch):
+    def stop(run):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_once(arguments(tmp_path), stop)
+    here = runs.environment()
+    assert "resumed_with" not in run_once(arguments(tmp_path, resume=True), lambda run: None).facts
+    facts = json.loads((tmp_path / "run/run.json").read_text()) | {"status": "stopped"}
+    (tmp_path / "run/run.json").write_text(json.dumps(facts))
+    monkeypatch.setattr(runs, "environment", lambda: here | {"machine": "another"})
+    facts = run_once(arguments(tmp_path, resume=True)).facts
+    assert facts["machine"] == here["machine"]
+    assert facts["resumed_with"]["machine"] == "another"
