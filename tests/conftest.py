@@ -12,6 +12,7 @@ SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"  # Real data sets be
 
 if "TFDS_DATA_DIR" not in os.environ and (SHARED_DATA / "tfds").exists():
     os.environ["TFDS_DATA_DIR"] = str(SHARED_DATA / "tfds")
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # oneDNN's batched products crash now and then (tensorflow#117700).
 import_tensorflow()
 
 import keras  # noqa: E402
