@@ -518,9 +518,9 @@ def test_a_hub_name_is_fetched(tmp_path, monkeypatch):
 def test_the_package_that_is_needed_is_named(tmp_path, monkeypatch):
     model = tiny_gpt(tmp_path / "saved")
     monkeypatch.setitem(sys.modules, "safetensors", None)
-    with pytest.raises(BadInput, match="needs? the package safetensors: pip install safetensors"):
+    with pytest.raises(BadInput, match="need the package safetensors: pip install safetensors"):
         load_pretrained(tmp_path / "saved")
-    with pytest.raises(BadInput, match="needs? the package safetensors: pip install safetensors"):
+    with pytest.raises(BadInput, match="need the package safetensors: pip install safetensors"):
         save_pretrained(model, tmp_path / "other")
     assert not (tmp_path / "other").exists()
 
