@@ -167,7 +167,7 @@ def test_bad_flags(flags, told, tmp_path):
     [
         (b"", "empty"),
         (b"The cat", "token"),
-        (b"The cat sat." * 400 + b"\xff" + b"It ran." * 40, r"offset 4800.*--tokens bytes"),
+        (b"The cat sat." * 400 + b"\xff" + b"It ran." * 40, r"byte 4801.*--tokens bytes"),
         (b"\x89PNG\x00\x01" * 1000, "binary|zero byte|NUL"),
         (b"a" * 5000, "vocabulary|different"),
     ],
