@@ -21,6 +21,10 @@ from zoo.checks import BadInput
 BUILDERS = [name for name in zoo.__all__ if name.startswith("build_")]
 
 every_case = pytest.mark.parametrize("case", CASES, ids=str)
+FIRST = {case.builder: case for case in reversed(CASES)}.values()
+one_case_of_each = pytest.mark.parametrize(  # What takes long; `make test-all` has the others.
+    "case", [pytest.param(case, id=str(case), marks=[pytest.mark.slow] * (case not in FIRST)) for case in CASES]
+)
 
 
 def batch(case):
@@ -129,7 +133,7 @@ def test_keras_file_round_trip(case, tmp_path):
     np.testing.assert_array_equal(reloaded(inputs), model(inputs))
 
 
-@every_case
+@one_case_of_each
 def test_saved_model_round_trip(case, tmp_path):
     inputs, _ = batch(case)
     model = case.build()
@@ -172,14 +176,14 @@ def test_one_step_moves_every_weight(case):
     assert_one_step_moves_every_weight(case, compiled(case))
 
 
-@every_case
+@one_case_of_each
 def test_one_step_moves_every_weight_on_two_replicas(case, two_replicas):
     with two_replicas.scope():
         model = compiled(case)
     assert_one_step_moves_every_weight(case, model)
 
 
-@every_case
+@one_case_of_each
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
 def test_one_step_moves_every_weight_in_mixed_precision(case, policy):
     keras.config.set_dtype_policy(policy)
