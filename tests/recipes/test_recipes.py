@@ -27,7 +27,10 @@ def run(recipe, *arguments):
     return importlib.import_module(f"recipes.{recipe}").main([*map(str, arguments)])
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
+LONG = {"bert", "gpt", "lstm_text_generator", "transformer"}  # Their own tests run them from end to end, with less.
+
+
+@pytest.mark.parametrize("recipe", [pytest.param(name, marks=[pytest.mark.slow] * (name in LONG)) for name in RECIPES])
 def test_dry_run(recipe, tmp_path, capsys):
     run(recipe, "--dry-run", *folders(tmp_path))
     told = capsys.readouterr().out
