@@ -11,7 +11,7 @@ import tensorflow as tf
 from recipes.common import workers
 from zoo.checks import BadInput
 
-OF_ONE_MACHINE = {"workers", "worker", "worker_timeout", "run_dir", "export_dir", "resume", "data"}  # Arguments.
+OF_ONE_MACHINE = workers.ARGUMENTS | {"run_dir", "export_dir", "resume", "data"}
 
 
 def set_up(args: argparse.Namespace) -> tf.distribute.Strategy:

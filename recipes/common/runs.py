@@ -38,16 +38,7 @@ PACKAGES = (
     "sacrebleu",
     "safetensors",
 )
-MAY_DIFFER = {
-    "resume",
-    "run_dir",
-    "export_dir",
-    "replicas",
-    "checkpoint_every",
-    "workers",
-    "worker",
-    "worker_timeout",
-}  # On `--resume`.
+MAY_DIFFER = {"resume", "run_dir", "export_dir", "replicas", "checkpoint_every"} | workers.ARGUMENTS  # On `--resume`.
 DRY_RUN_BATCHES = 2
 _EARLIER_DATA: contextvars.ContextVar[dict | None] = contextvars.ContextVar("earlier_data", default=None)
 

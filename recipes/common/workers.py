@@ -29,6 +29,7 @@ from zoo.checks import BadInput
 ADDRESS = re.compile(r"[^\s:/]+:\d{1,5}|\[[0-9a-fA-F:.]+\]:\d{1,5}")
 SLURM_PORT = 20_000  # And so many more as the last digits of the job's number say, so that jobs do not meet.
 _WAITING: list[tf.distribute.Strategy] = []  # Those whose other workers wait for this one.
+ARGUMENTS = {"workers", "worker", "worker_timeout"}  # Which say nothing of what is computed.
 POLL = 0.5  # Seconds.
 GREETING = b"zoo worker "
 OUR_OWN = (  # Errors that are no sign of lost peers.
