@@ -203,6 +203,16 @@ def test_seed_decides_the_weights(case):
 
 
 @every_case
+def test_no_two_weights_begin_alike(case):
+    """An initializer that layers share gives all their weights of one shape the same numbers."""
+    begun: dict = {}
+    for weight in case.build().trainable_weights:
+        value = weight.numpy()
+        if not np.isin(value, (0, 1)).all():  # As biases and scales begin.
+            assert begun.setdefault(value.tobytes(), weight.path) == weight.path
+
+
+@every_case
 def test_a_bad_size_is_named(case):
     for index, argument in enumerate(case.arguments):
         for bad in (0, -1, True, 2.5, "ten", None):

@@ -18,7 +18,7 @@ from keras import layers, ops
 
 from zoo import checks
 from zoo.checks import BadInput
-from zoo.layers import Dropout
+from zoo.layers import Dropout, initializer
 
 NEVER = -1e9  # The score of a position that is not attended to; finite, so that a row of padding alone is no NaN.
 NORMALIZATIONS = {"layer": layers.LayerNormalization, "rms": layers.RMSNormalization}
@@ -78,8 +78,8 @@ class Attention(layers.Layer):
             raise BadInput(f"num_key_value_heads={num_key_value_heads!r}: it must divide num_heads={num_heads}.")
         self.causal, self.cross, self.rotary, self.use_bias = causal, cross, rotary, use_bias
         self.dropout_rate = checks.rate("dropout_rate", dropout_rate)
-        self.kernel_initializer = keras.initializers.get(kernel_initializer)
-        self.output_initializer = keras.initializers.get(output_initializer or kernel_initializer)
+        self.kernel_initializer = initializer(kernel_initializer)
+        self.output_initializer = initializer(output_initializer or kernel_initializer)
 
     def build(self, x_shape, context_shape=None):
         hidden_dim = x_shape[-1]
@@ -90,14 +90,19 @@ class Attention(layers.Layer):
             raise BadInput(f"rotary positions need heads of an even width, not hidden_dim / num_heads={self.head_dim}.")
         queries, others = hidden_dim, 2 * self.num_key_value_heads * self.head_dim
         dense = {"use_bias": self.use_bias, "dtype": self.dtype_policy}
-        inner = dense | {"kernel_initializer": self.kernel_initializer}
         if self.cross:
-            self.query = layers.Dense(queries, name="query", **inner)
-            self.key_value = layers.Dense(others, name="key_value", **inner)
+            self.query = layers.Dense(
+                queries, kernel_initializer=initializer(self.kernel_initializer), name="query", **dense
+            )
+            self.key_value = layers.Dense(
+                others, kernel_initializer=initializer(self.kernel_initializer), name="key_value", **dense
+            )
             self.query.build(x_shape)
             self.key_value.build(context_shape or x_shape)
         else:
-            self.query_key_value = layers.Dense(queries + others, name="query_key_value", **inner)
+            self.query_key_value = layers.Dense(
+                queries + others, kernel_initializer=self.kernel_initializer, name="query_key_value", **dense
+            )
             self.query_key_value.build(x_shape)
         self.output_projection = layers.Dense(
             hidden_dim, kernel_initializer=self.output_initializer, name="output", **dense
@@ -223,6 +228,8 @@ class TransformerBlock(layers.Layer):
         gated: Whether one half of the feed-forward net's first layer gates the other (Shazeer 2020,
             https://arxiv.org/abs/2002.05202; with `"silu"` SwiGLU).
         dropout_rate: Of the attention weights and of what each part adds, in [0, 1).
+        stochastic_depth_rate: Share of the rows for which training leaves a part out, in [0, 1) (Huang et al. 2016,
+            https://arxiv.org/abs/1603.09382).
         output_initializer: Of each part's last projection; None: `kernel_initializer`.
 
     Call arguments:
@@ -249,6 +256,7 @@ class TransformerBlock(layers.Layer):
         gated=False,
         use_bias=True,
         dropout_rate=0.0,
+        stochastic_depth_rate=0.0,
         kernel_initializer="glorot_uniform",
         output_initializer=None,
         **options,
@@ -269,9 +277,10 @@ class TransformerBlock(layers.Layer):
             "gated": gated,
             "use_bias": use_bias,
             "dropout_rate": checks.rate("dropout_rate", dropout_rate),
+            "stochastic_depth_rate": checks.rate("stochastic_depth_rate", stochastic_depth_rate),
         }
-        self.kernel_initializer = keras.initializers.get(kernel_initializer)
-        self.output_initializer = keras.initializers.get(output_initializer or kernel_initializer)
+        self.kernel_initializer = initializer(kernel_initializer)
+        self.output_initializer = initializer(output_initializer or kernel_initializer)
         initializers = {"kernel_initializer": self.kernel_initializer, "output_initializer": self.output_initializer}
         shared = {"use_bias": use_bias, "dropout_rate": dropout_rate, "dtype": self.dtype_policy, **initializers}
         own = {"num_key_value_heads": num_key_value_heads, "causal": causal, "rotary": rotary}
@@ -286,15 +295,25 @@ class TransformerBlock(layers.Layer):
         self.cross_norm: Any = norm(epsilon=epsilon, dtype=self.dtype_policy, name="cross_norm") if cross else None
         self.feed_forward_norm = norm(epsilon=epsilon, dtype=self.dtype_policy, name="feed_forward_norm")
         self.dropout = Dropout(dropout_rate, dtype=self.dtype_policy) if dropout_rate else None
+        self.stochastic_depth = (
+            Dropout(stochastic_depth_rate, noise_shape=(None, 1, 1), dtype=self.dtype_policy)
+            if stochastic_depth_rate
+            else None
+        )
 
     def build(self, x_shape, context_shape=None):
         arguments, hidden_dim = self.arguments, x_shape[-1]
         dense = {"use_bias": arguments["use_bias"], "dtype": self.dtype_policy}
         width = arguments["intermediate_dim"]
         self.inner = layers.Dense(
-            width * (2 if self.gated else 1), kernel_initializer=self.kernel_initializer, name="inner", **dense
+            width * (2 if self.gated else 1),
+            kernel_initializer=initializer(self.kernel_initializer),
+            name="inner",
+            **dense,
         )
-        self.outer = layers.Dense(hidden_dim, kernel_initializer=self.output_initializer, name="outer", **dense)
+        self.outer = layers.Dense(
+            hidden_dim, kernel_initializer=initializer(self.output_initializer), name="outer", **dense
+        )
         self.attention.build(x_shape)
         self.attention_norm.build(x_shape)
         if self.cross_attention is not None:
@@ -373,6 +392,8 @@ class TransformerBlock(layers.Layer):
         added = part(norm(x) if self.norm_first else x)
         if self.dropout is not None:
             added = self.dropout(added, training=training)
+        if self.stochastic_depth is not None:
+            added = self.stochastic_depth(added, training=training)
         return x + added if self.norm_first else norm(x + added)
 
     def _feed_forward(self, x):
@@ -405,7 +426,7 @@ class Positions(layers.Layer):
         super().__init__(**options)
         self.supports_masking = True
         self.max_sequence_length = checks.positive_int("max_sequence_length", max_sequence_length)
-        self.embeddings_initializer = keras.initializers.get(embeddings_initializer)
+        self.embeddings_initializer = initializer(embeddings_initializer)
 
     def build(self, shape):
         self.embeddings = self.add_weight(
@@ -431,6 +452,25 @@ class Positions(layers.Layer):
 
 
 @keras.saving.register_keras_serializable(package="zoo")
+class ClassToken(layers.Layer):
+    """Puts one trained token before the others: (B, T, D) -> (B, 1 + T, D)."""
+
+    def __init__(self, *, token_initializer="uniform", **options):
+        super().__init__(**options)
+        self.token_initializer = initializer(token_initializer)
+
+    def build(self, shape):
+        self.token = self.add_weight((shape[-1],), initializer=self.token_initializer, name="token")
+
+    def call(self, tokens):
+        token = ops.cast(self.token, tokens.dtype)
+        return ops.concatenate([ops.zeros_like(tokens[:, :1]) + token, tokens], axis=1)
+
+    def get_config(self):
+        return super().get_config() | {"token_initializer": keras.initializers.serialize(self.token_initializer)}
+
+
+@keras.saving.register_keras_serializable(package="zoo")
 class Segments(layers.Layer):
     """Adds to x (B, T, D) a learned vector for each token's segment, (B, T) int32 from 0 to `num_segments` - 1."""
 
@@ -438,7 +478,7 @@ class Segments(layers.Layer):
         super().__init__(**options)
         self.supports_masking = True
         self.num_segments = checks.positive_int("num_segments", num_segments)
-        self.embeddings_initializer = keras.initializers.get(embeddings_initializer)
+        self.embeddings_initializer = initializer(embeddings_initializer)
 
     def build(self, x_shape, segments_shape):
         self.embeddings = self.add_weight(

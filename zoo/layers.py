@@ -5,6 +5,7 @@ import contextvars
 import functools
 import math
 import os
+from collections.abc import Callable
 
 import keras
 import numpy as np
@@ -17,9 +18,22 @@ LEAST_SHARE = 4  # Rows of a batch that a core trains: fewer are not worth a thr
 _ON_ONE_CORE = contextvars.ContextVar("on one core", default=False)
 
 
-def batch_normalization() -> keras.layers.BatchNormalization:
-    """Returns batch normalisation over the whole batch, however many replicas share it (Ioffe and Szegedy 2015)."""
-    return keras.layers.BatchNormalization(synchronized=SYNCHRONIZED)
+def batch_normalization(**options) -> keras.layers.BatchNormalization:
+    """Returns batch normalisation over the whole batch, however many replicas share it (Ioffe and Szegedy 2015).
+
+    Args:
+        options: Of `keras.layers.BatchNormalization`.
+    """
+    return keras.layers.BatchNormalization(synchronized=SYNCHRONIZED, **options)
+
+
+def initializer(identifier) -> Callable:
+    """Returns Keras's initializer of this name, or one like this, that draws numbers of its own.
+
+    One that several weights share would give all those of one shape the same numbers.
+    """
+    found = keras.initializers.get(identifier)
+    return found.clone() if isinstance(found, keras.initializers.Initializer) else found
 
 
 @keras.saving.register_keras_serializable(package="zoo")
@@ -101,6 +115,8 @@ class Dropout(keras.layers.Dropout):
         ops = keras.ops
         first, second = ops.unstack(ops.cast(self.seed_generator.next(), "uint32"), 2)
         shape = ops.shape(inputs)
+        if self.noise_shape is not None:
+            shape = tuple(size if kept is None else kept for size, kept in zip(shape, self.noise_shape, strict=True))
         place = ops.cast(ops.reshape(ops.arange(math.prod(shape)), shape), "uint32")
         bits = mixed(mixed(place + first) + second)
         kept = bits >= uint32(round(self.rate * 2**32))

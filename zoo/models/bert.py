@@ -9,7 +9,7 @@ from keras import layers
 from zoo import checks
 from zoo.attention import Positions, Segments, TokenMean, TransformerBlock
 from zoo.checks import BadInput
-from zoo.layers import Bias, Dropout, Embedding
+from zoo.layers import Bias, Dropout, Embedding, initializer
 
 BERT_SIZES = {  # `build_bert(30_522, 512, **BERT_SIZES["base"])`; Devlin et al. 2019, section 3, and Turc et al. 2019.
     "tiny": {"num_layers": 2, "num_heads": 2, "hidden_dim": 128},
@@ -113,14 +113,14 @@ def build_bert(
             name=f"block_{index}",
         )(x)
     if head == "masked_language_model":
-        x = layers.Dense(hidden_dim, activation="gelu", kernel_initializer=small, name="transform")(x)
+        x = layers.Dense(hidden_dim, activation="gelu", kernel_initializer=initializer(small), name="transform")(x)
         x = layers.LayerNormalization(epsilon=1e-12, name="transform_norm")(x)
         x = Bias(name="logits")(embedding(x, reverse=True))
     elif head == "sentence":
         x = TokenMean(dtype="float32", name="mean")(x)
         x = layers.UnitNormalization(dtype="float32", name="unit_length")(x)
     elif head == "pooled":
-        x = layers.Dense(hidden_dim, activation="tanh", kernel_initializer=small, name="pooler")(x[:, 0])
+        x = layers.Dense(hidden_dim, activation="tanh", kernel_initializer=initializer(small), name="pooler")(x[:, 0])
     if num_classes is not None:
         x = Dropout(dropout_rate, name="classifier_dropout")(x)
         x = layers.Dense(num_classes, activation="softmax", dtype="float32", name="probabilities")(x)

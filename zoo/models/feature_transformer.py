@@ -7,6 +7,7 @@ import keras
 from keras import layers, ops
 
 from zoo import checks
+from zoo.attention import ClassToken
 from zoo.checks import BadInput
 
 HEADS = {"sigmoid": "probability", "linear": "value"}  # Activation -> what the output is called.
@@ -86,7 +87,7 @@ def build_feature_transformer(
     if vocabulary_sizes:
         inputs["categories"] = keras.Input((len(vocabulary_sizes),), dtype="int32", name="categories")
     x = FeatureTokenizer(num_numeric, vocabulary_sizes, hidden_dim, name="feature_tokenizer")(inputs)  # (B, T, D)
-    x = ClassToken(name="class_token")(x)  # (B, 1 + T, D)
+    x = ClassToken(token_initializer=_uniform(hidden_dim), name="class_token")(x)  # (B, 1 + T, D)
     for index in range(num_layers):
         queries = keys = _normalization()(x) if index else x
         if index == num_layers - 1:
@@ -171,14 +172,3 @@ class FeatureTokenizer(layers.Layer):
     def get_config(self):
         sizes = {"num_numeric": self.num_numeric, "vocabulary_sizes": self.vocabulary_sizes}
         return {**super().get_config(), **sizes, "hidden_dim": self.hidden_dim}
-
-
-@keras.saving.register_keras_serializable(package="zoo")
-class ClassToken(layers.Layer):
-    """Puts one trained token before the others: (B, T, D) -> (B, 1 + T, D)."""
-
-    def build(self, input_shape):
-        self.token = self.add_weight((input_shape[-1],), _uniform(input_shape[-1]), name="token")
-
-    def call(self, tokens):
-        return ops.concatenate([ops.zeros_like(tokens[:, :1]) + self.token, tokens], axis=1)
