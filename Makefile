@@ -30,6 +30,7 @@ lint: $(VENV)/.dev ## Style, types, and known vulnerabilities of what constraint
 bench: $(VENV)/.bench ## Speed beside the peers; keep the machine free of other work.
 	$(BIN)/python -m benchmarks.startup
 	$(BIN)/python -m benchmarks.train_cnn
+	$(BIN)/python -m benchmarks.images
 	$(BIN)/python -m benchmarks.train_churn --repeats 3
 	$(BIN)/python -m benchmarks.train_churn --growth 10000 100000
 	$(BIN)/python -m benchmarks.train_lstm --repeats 3

@@ -77,7 +77,7 @@ def main(argv=None):
             choices = tuning["best"]
         model = build(**choices)
         training = fit(model, data.train, data.validation, run, patience=PATIENCE, augment=augment)
-        return finish_image_classifier(model, data, run, training=training, tuning=tuning)
+        return finish_image_classifier(model, data, run, training=training, tuning=tuning, heat_map=None)
 
 
 if __name__ == "__main__":

@@ -117,7 +117,223 @@ def feature_transformer(num_numeric, vocabulary_sizes, num_layers, hidden_dim):
     return tokens * hidden_dim + blocks + dense(hidden_dim, 1)
 
 
+def normalized(window, inputs, outputs, numbers=4):
+    """Parameters of a convolution without bias and of its normalisation: the area of its window, and so many numbers.
+
+    A normalisation has 4 numbers per channel, 2 of them statistics; without a scale one less.
+    """
+    return window * inputs * outputs + numbers * outputs
+
+
+def resnet(stages, widths, channels, num_classes, *, stem, expansion=1, shortcuts=True, numbers=4):
+    """Parameters of a ResNet with so many blocks in each stage; `stem` is the area of the first window."""
+    total, inputs = normalized(stem, channels, widths[0], numbers), widths[0]
+    for blocks, width in zip(stages, widths, strict=True):
+        outputs = expansion * width
+        for _ in range(blocks):
+            if expansion > 1:
+                windows = ((1, inputs, width), (9, width, width), (1, width, outputs))
+            else:
+                windows = ((9, inputs, width), (9, width, width))
+            if shortcuts and inputs != outputs:
+                windows += ((1, inputs, outputs),)
+            total += sum(normalized(*window, numbers) for window in windows)
+            inputs = outputs
+    return total + dense(inputs, num_classes)
+
+
+def alexnet(filters, channels, units, num_classes, towers=1):
+    """Parameters of an AlexNet; in towers a convolution sees its own share of the channels."""
+    first, second, third, fourth, fifth = filters
+    convolutions = (
+        conv(11, channels, first)
+        + conv(5, first // towers, second)
+        + conv(3, second, third)
+        + conv(3, third // towers, fourth)
+        + conv(3, fourth // towers, fifth)
+    )
+    return convolutions + dense(6 * 6 * fifth, units) + dense(units, units) + dense(units, num_classes)
+
+
+def googlenet(channels, num_classes):
+    """Parameters of Inception v1: its stem, the blocks of table 1 of the paper, and the classes."""
+    total = normalized(49, channels, 64, 3) + normalized(1, 64, 64, 3) + normalized(9, 64, 192, 3)
+    inputs = 192
+    for one, before_three, three, before_five, five, pool in (
+        (64, 96, 128, 16, 32, 32),
+        (128, 128, 192, 32, 96, 64),
+        (192, 96, 208, 16, 48, 64),
+        (160, 112, 224, 24, 64, 64),
+        (128, 128, 256, 24, 64, 64),
+        (112, 144, 288, 32, 64, 64),
+        (256, 160, 320, 32, 128, 128),
+        (256, 160, 320, 32, 128, 128),
+        (384, 192, 384, 48, 128, 128),
+    ):
+        total += normalized(1, inputs, one + before_three + before_five + pool, 3)
+        total += normalized(9, before_three, three, 3) + normalized(25, before_five, five, 3)
+        inputs = one + three + five + pool
+    return total + dense(inputs, num_classes)
+
+
+def inception_v3(num_classes, numbers=3):
+    """Parameters of Inception v3, stage by stage: (area of the window, inputs, outputs) of each convolution."""
+    stem = ((9, 3, 32), (9, 32, 32), (9, 32, 64), (1, 64, 80), (9, 80, 192))
+    coarse = [
+        windows
+        for inputs, pool in ((192, 32), (256, 64), (288, 64))
+        for windows in ((1, inputs, 64 + 48 + 64 + pool), (25, 48, 64), (9, 64, 96), (9, 96, 96))
+    ]
+    first_halving = ((9, 288, 384), (1, 288, 64), (9, 64, 96), (9, 96, 96))
+    middle = [
+        windows
+        for width in (128, 160, 160, 192)
+        for windows in ((1, 768, 192 + 2 * width + 192), *((7, width, width),) * 4, *((7, width, 192),) * 2)
+    ]
+    second_halving = ((1, 768, 192 + 192), (9, 192, 320), *((7, 192, 192),) * 2, (9, 192, 192))
+    fine = [
+        windows
+        for inputs in (1280, 2048)
+        for windows in ((1, inputs, 320 + 384 + 448 + 192), *((3, 384, 384),) * 4, (9, 448, 384))
+    ]
+    windows = (*stem, *coarse, *first_halving, *middle, *second_halving, *fine)
+    return sum(normalized(*window, numbers) for window in windows) + dense(2048, num_classes)
+
+
+def vit(patches, patch, num_layers, hidden_dim, num_classes, token=1):
+    """Parameters of a ViT of so many patches, each of so many numbers; `token` is 0 without a class token."""
+    begin = dense(patch, hidden_dim) + (patches + token) * hidden_dim + token * hidden_dim
+    blocks = num_layers * block(hidden_dim, 4 * hidden_dim, 2)
+    return begin + blocks + 2 * hidden_dim + dense(hidden_dim, num_classes)
+
+
+# (builder, positional arguments, choices, parameters by the architecture, as published), at full size: those that are
+# trained. Statistics are none; with those of its 17,216 channels Inception v3 has 23,851,784.
+PUBLISHED = [
+    (
+        "build_resnet",
+        ((224, 224, 3), 1000),
+        {"depth": 50},
+        resnet((3, 4, 6, 3), (64, 128, 256, 512), 3, 1000, stem=49, expansion=4, numbers=2),
+        25_557_032,
+    ),
+    (
+        "build_resnet",
+        ((224, 224, 3), 1000),
+        {"depth": 152},
+        resnet((3, 8, 36, 3), (64, 128, 256, 512), 3, 1000, stem=49, expansion=4, numbers=2),
+        60_192_808,
+    ),
+    (
+        "build_resnet",
+        ((32, 32, 3), 10),
+        {"depth": 20},
+        resnet((3,) * 3, (16, 32, 64), 3, 10, stem=9, shortcuts=False, numbers=2),
+        269_722,
+    ),
+    ("build_alexnet", ((224, 224, 3), 1000), {}, alexnet((64, 192, 384, 256, 256), 3, 4096, 1000), 61_100_840),
+    (
+        "build_alexnet",
+        ((224, 224, 3), 1000),
+        {"towers": 2},
+        alexnet((96, 256, 384, 384, 256), 3, 4096, 1000, 2),
+        60_965_224,
+    ),
+    ("build_inception", ((299, 299, 3), 1000), {}, inception_v3(1000, numbers=1), 23_817_352),
+    ("build_vit", ((224, 224, 3), 1000), {}, vit(14 * 14, 16 * 16 * 3, 12, 768, 1000), 86_567_656),
+    (
+        "build_vit",
+        ((224, 224, 3), 1000),
+        {"num_heads": 3, "hidden_dim": 192},
+        vit(14 * 14, 16 * 16 * 3, 12, 192, 1000),
+        5_717_416,
+    ),
+]
+
 CASES = [
+    Case(
+        "build_resnet",
+        ((9, 12, 1), 4),
+        images(9, 12, 1),
+        classes(4),
+        "sparse_categorical_crossentropy",
+        {"image": ((None, 9, 12, 1), "float32")},
+        (BATCH, 4),
+        resnet((3, 3, 3), (16, 32, 64), 1, 4, stem=9, shortcuts=False),
+        choices={"depth": 20, "stochastic_depth_rate": 0.1},
+        label="small",
+    ),
+    Case(
+        "build_resnet",
+        ((32, 33, 3), 5),
+        images(32, 33, 3),
+        classes(5),
+        "sparse_categorical_crossentropy",
+        {"image": ((None, 32, 33, 3), "float32")},
+        (BATCH, 5),
+        resnet((2, 2, 2, 2), (64, 128, 256, 512), 3, 5, stem=49),
+        choices={"depth": 18},
+        label="18",
+    ),
+    Case(
+        "build_alexnet",
+        ((63, 70, 3), 4),
+        images(63, 70, 3),
+        classes(4),
+        "sparse_categorical_crossentropy",
+        {"image": ((None, 63, 70, 3), "float32")},
+        (BATCH, 4),
+        alexnet((64, 192, 384, 256, 256), 3, 16, 4),
+        choices={"units": 16, "dropout_rate": 0.1},
+    ),
+    Case(
+        "build_alexnet",
+        ((63, 64, 1), 3),
+        images(63, 64, 1),
+        classes(3),
+        "sparse_categorical_crossentropy",
+        {"image": ((None, 63, 64, 1), "float32")},
+        (BATCH, 3),
+        alexnet((96, 256, 384, 384, 256), 1, 16, 3, towers=2),
+        choices={"units": 16, "dropout_rate": 0.0, "towers": 2},
+        label="towers",
+    ),
+    Case(
+        "build_inception",
+        ((32, 40, 3), 4),
+        images(32, 40, 3),
+        classes(4),
+        "sparse_categorical_crossentropy",
+        {"image": ((None, 32, 40, 3), "float32")},
+        (BATCH, 4),
+        googlenet(3, 4),
+        choices={"variant": "v1"},
+        label="v1",
+    ),
+    Case(
+        "build_vit",
+        ((8, 12, 3), 4),
+        images(8, 12, 3),
+        classes(4),
+        "sparse_categorical_crossentropy",
+        {"image": ((None, 8, 12, 3), "float32")},
+        (BATCH, 4),
+        vit(2 * 3, 4 * 4 * 3, 2, 16, 4),
+        choices={"patch_size": 4, "num_layers": 2, "num_heads": 2, "hidden_dim": 16},
+    ),
+    Case(
+        "build_vit",
+        ((8, 8, 1), 3),
+        images(8, 8, 1),
+        classes(3),
+        "sparse_categorical_crossentropy",
+        {"image": ((None, 8, 8, 1), "float32")},
+        (BATCH, 3),
+        vit(4 * 4, 2 * 2, 3, 12, 3, token=0),
+        choices={"patch_size": 2, "num_layers": 3, "num_heads": 3, "hidden_dim": 12, "pooling": "mean"}
+        | {"dropout_rate": 0.1, "stochastic_depth_rate": 0.2},
+        label="mean",
+    ),
     Case(
         "build_cnn",
         ((28, 28, 1), 10),

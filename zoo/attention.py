@@ -118,6 +118,12 @@ class Attention(layers.Layer):
         query, key, value = self._own(x, 0)
         return self._attend(query, key, value, _of_keys(mask), training, causal=self.causal)
 
+    def weights_of(self, x):
+        """Returns the attention weights (B, H, T, T) of x (B, T, D), all of it (self-attention without masks)."""
+        query, key, _ = self._own(x, 0)
+        key = ops.repeat(key, self.num_heads // self.num_key_value_heads, axis=2)
+        return ops.softmax(ops.cast(ops.einsum("bthc,bshc->bhts", query, key), "float32") / math.sqrt(self.head_dim))
+
     @property
     def cache_shape(self):
         """Shape of the keys, and of the values, that `with_cache` takes, without rows; None stands for S."""
@@ -551,6 +557,8 @@ def activation_of(name):
     """Returns Keras's activation function of this name; `"gelu"` is the exact one, `"gelu_tanh"` its approximation."""
     if name == "gelu_tanh":
         return lambda x: keras.activations.gelu(x, approximate=True)
+    if name == "gelu":  # By `erf`, for which ONNX has an operator: TensorFlow's own would be one of `erfc`.
+        return lambda x: x * 0.5 * (1 + ops.erf(x / math.sqrt(2)))
     return keras.activations.get(name)
 
 

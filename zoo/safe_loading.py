@@ -180,7 +180,7 @@ def _copy_checked(path, label, copy):
     for name in ("config.json", "model.weights.h5"):
         if name not in contents:
             raise BadInput(f"{label} has no {name}: it must be a file that `model.save` has written.")
-    _check_weights(contents["model.weights.h5"], label)
+    check_hdf5(contents["model.weights.h5"], f"{label}: model.weights.h5")
     try:
         config = json.loads(contents["config.json"])
         contents["config.json"] = json.dumps(_named_layers(config, label)).encode()
@@ -272,8 +272,8 @@ def _is_class(module, name):
     return issubclass(found, keras.Operation) if internal else hasattr(found, "from_config")
 
 
-def _check_weights(contents, label):
-    """Raises `BadInput` unless an HDF5 file holds plain numbers, all of them inside it."""
+def check_hdf5(contents: bytes, label: str) -> None:
+    """Raises `BadInput` unless an HDF5 file holds plain numbers, all of them inside it; `label` is what to call it."""
     import h5py  # type: ignore[import-untyped]
 
     def trouble_with_link(name, link):
@@ -295,9 +295,9 @@ def _check_weights(contents, label):
             # A visit ends with the first trouble that is returned; it would swallow one that is raised.
             trouble = file.visititems_links(trouble_with_link) or file.visititems(trouble_with_item)
     except Exception as error:  # h5py has no one error for what is not sound.
-        raise BadInput(f"{label}: model.weights.h5 is no whole HDF5 file ({_told(error)}): fetch it again.") from None
+        raise BadInput(f"{label} is no whole HDF5 file ({_told(error)}): fetch it again.") from None
     if trouble:
-        raise BadInput(f"{label}: its weights have {trouble}. Do not trust it.")
+        raise BadInput(f"{label} has {trouble}. Do not trust it.")
 
 
 # TensorFlow's exports.

@@ -6,6 +6,7 @@ a temporary name and renamed when every file is on the disk. Needs the TensorFlo
 
 import contextlib
 import fcntl
+import math
 import os
 import shutil
 import tempfile
@@ -31,6 +32,8 @@ def export_image_classifier(
     export_dir: str | os.PathLike,
     *,
     examples: np.ndarray,
+    heat_map: Callable[[keras.Model], Callable] | None = None,
+    more: Callable[[Path], object] | None = None,
     check: Callable[[Path], object] | None = None,
 ) -> Path:
     """Writes an image classifier as `<export_dir>/<next version>/`, a SavedModel that any TensorFlow server loads.
@@ -44,11 +47,17 @@ def export_image_classifier(
     Both return `label` (B,) string, `probabilities` (B, K) float32, and `classes` (B, K) string: the names in the
     order of the probabilities.
 
+    - `embed`: `image` as above -> `embedding` (B, D) float32: the feature vector that goes into the last layer.
+    - `explain`: `image` as above -> `label`, and `heat_map` (B, H, W) float32, 0..1: where it looked; with `heat_map`
+      alone.
+
     Args:
         model: A built model from images (B, H, W, C), 0..255, to probabilities (B, K).
         class_names: The K names, in the order of the model's output.
         export_dir: Folder of this model's versions; made if absent.
         examples: Images (N, H, W, C), uint8, N at least 1; they become the warm-up requests.
+        heat_map: `zoo.explain.grad_cam` or `attention_rollout`; None: no signature `explain`.
+        more: See `export`.
         check: Called with the finished export before any server can see it; what it raises discards the export.
 
     Returns:
@@ -71,6 +80,7 @@ def export_image_classifier(
             f"needed: (N, {', '.join(map(str, image_shape))}) and uint8, N at least 1."
         )
     served = plain_copy(model)
+    vectors = keras.Model(served.input, served.layers[-1].input)
     names = tf.constant([str(class_name) for class_name in class_names])
 
     @tf.function(input_signature=[tf.TensorSpec((None, *image_shape), tf.uint8, name="image")])
@@ -92,17 +102,33 @@ def export_image_classifier(
         )
         return serving_default(pixels)
 
-    signatures = {"serving_default": serving_default}
+    @tf.function(input_signature=[tf.TensorSpec((None, *image_shape), tf.uint8, name="image")])
+    def embed(image):
+        embedding = tf.cast(vectors(image, training=False), tf.float32)
+        return {"embedding": tf.reshape(embedding, (-1, math.prod(embedding.shape[1:])))}
+
+    signatures = {"serving_default": serving_default, "embed": embed}
+    if heat_map is not None:
+        look = heat_map(served)
+
+        @tf.function(input_signature=[tf.TensorSpec((None, *image_shape), tf.uint8, name="image")])
+        def explain(image):
+            probabilities, heat = look(image)
+            return {"label": tf.gather(names, tf.argmax(probabilities, axis=-1)), "heat_map": heat}
+
+        signatures["explain"] = explain
     warmup_requests = [("serving_default", {"image": examples[:1]}), ("serving_default", {"image": examples[:32]})]
     if image_shape[2] in FILE_CHANNELS:
         signatures["encoded"] = encoded
         warmup_requests.append(("encoded", {"image": np.array([tf.io.encode_png(examples[0]).numpy()], object)}))
+    warmup_requests += [(key, {"image": examples[:1]}) for key in ("embed", "explain") if key in signatures]
     return export(
         signatures,
         [variable.value for variable in served.variables],
         export_dir,
         name=model.name,
         warmup_requests=warmup_requests,
+        more=more,
         check=check,
     )
 
@@ -167,6 +193,7 @@ def export(
     warmup_requests: Sequence[tuple[str, Mapping[str, np.ndarray]]],
     tracked: Sequence[tf.Module] = (),
     defaults: Mapping[str, Mapping[str, np.ndarray]] | None = None,
+    more: Callable[[Path], object] | None = None,
     check: Callable[[Path], object] | None = None,
 ) -> Path:
     """Writes `<export_dir>/<next version>/` with the signatures and warm-up requests; it appears whole or not at all.
@@ -180,6 +207,7 @@ def export(
         warmup_requests: (signature, input name -> array) each; each is run once here before it is written.
         tracked: What else the signatures use, such as layers with lookup tables.
         defaults: Signature -> input name -> what a server takes where a request leaves the input out.
+        more: Called with the export's folder before it is whole: writes more files there, which no server looks at.
         check: Called with the finished export before any server can see it; what it raises discards the export.
 
     Returns:
@@ -206,6 +234,8 @@ def export(
         tf.saved_model.save(module, str(folder), signatures=concrete)
         _write_defaults(folder, defaults or {})
         _write_warmup(folder, name, warmup_requests)
+        if more is not None:
+            more(folder)
         _sync(folder)
         if check is not None:
             check(folder)

@@ -13,35 +13,36 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import keras
 import numpy as np
 
-from zoo import checks
+from zoo import checks, image_weights
 from zoo.attention import ROTARY_WAVELENGTH, TransformerBlock
+from zoo.checkpoint_files import (
+    TOKENIZER_FILES,
+    WEIGHTS,
+    Tensor,
+    folder_of,
+    header,
+    listed,
+    read_json,
+    safetensors_library,
+    weight_files,
+)
 from zoo.checks import BadInput
 from zoo.models.bert import build_bert
 from zoo.models.gpt import LLAMA, build_gpt
 
-WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
-PICKLED = (".bin", ".pt", ".pth", ".pkl", ".ckpt", ".h5", ".msgpack")
-TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "vocab.txt")
-FETCHED = (
-    *("config.json", "model*.safetensors", INDEX, "modules.json", "*_Pooling/config.json"),
-    *(*TOKENIZER_FILES, "merges.txt", "tokenizer_config.json", "special_tokens_map.json"),
-)
-HUB_NAME = re.compile(r"\w[\w.-]*(/[\w.-]+)?")
-DTYPES = {"F32": "<f4", "F64": "<f8", "F16": "<f2", "BF16": "<u2"}  # bfloat16 is a float32's first half.
 NOT_SIZES: dict[str, Callable] = {"epsilon": checks.positive_number, "tie_weights": lambda _, value: bool(value)}
 LEAVES = {"kernel": "weight", "gamma": "weight", "scale": "weight", "embeddings": "weight"}
 LEAVES |= {"bias": "bias", "beta": "bias"}
 HEADS = ("lm_head.", "cls.", "classifier.")  # Names of what stands on a model: they have no prefix.
 MAY_BE_NEW = ("pooler.", "cls.predictions.", "classifier.")  # What a head that is asked for is made of.
-MOST_NAMED = 20  # Tensors of one kind in a message.
 
 
 @dataclass(frozen=True)
@@ -195,25 +196,32 @@ def load_pretrained(
     *,
     head: str | None = None,
     num_classes: int | None = None,
+    input_shape: tuple[int, int, int] | None = None,
     dropout_rate: float | None = None,
     name: str | None = None,
 ) -> tuple[keras.Model, Any]:
-    """Loads a published checkpoint: GPT-2, LLaMA, BERT and sentence encoders of BERT's layout, such as MiniLM.
+    """Loads a published checkpoint.
 
-    Weights in float16 or bfloat16 are loaded as float32.
+    For texts: GPT-2, LLaMA, BERT and sentence encoders of BERT's layout, such as MiniLM. For images: AlexNet, ResNet
+    and ViT of torchvision or timm, ResNet and Inception v3 of keras.applications, each with the standardisation of
+    pixels that it was trained with. Weights in float16 or bfloat16 are loaded as float32.
 
     Args:
         source: A folder with `config.json` and `model.safetensors`, or a name on the Hugging Face hub, such as
-            `"openai-community/gpt2"`, which is fetched (with the package huggingface_hub) and kept in its cache.
+            `"openai-community/gpt2"` or `"timm/resnet50.a1_in1k"`, which is fetched (with the package huggingface_hub)
+            and kept in its cache. For images also a safetensors file with the tensors of a net of torchvision or timm,
+            or the HDF5 file of a net of keras.applications.
         head: What comes out of a BERT; see `zoo.build_bert`. None: what the checkpoint was saved with.
-        num_classes: Classes that a BERT is to tell texts apart by. None: as many as the checkpoint has.
+        num_classes: Classes to tell apart, texts by a BERT, or images. None: as many as the checkpoint has.
+        input_shape: (height, width, channels) of the images, in pixels. None: the size that the net was made for.
         dropout_rate: For training; see the builders. None: the checkpoint's.
         name: Name of the model. None: the builder's.
 
     Returns:
-        (model, tokenizer): the uncompiled model of `zoo.build_gpt` or `zoo.build_bert` with the checkpoint's weights,
-        and its tokenizer, of `zoo.tokenizers`, or None if the checkpoint has none. A head that `head` or `num_classes`
-        asks for and that the checkpoint does not have begins at random: it is to be trained.
+        (model, tokenizer): the uncompiled model of `zoo.build_gpt`, `zoo.build_bert` or a builder for images, with the
+        checkpoint's weights, and its tokenizer, of `zoo.tokenizers`, or None if the checkpoint has none. A head that
+        `head` or `num_classes` asks for and that the checkpoint does not have begins at random: it is to be trained.
+        That of images always does where `num_classes` is given.
 
     Raises:
         ValueError: If there is no such checkpoint or it cannot be fetched, its weights are not safetensors, a file is
@@ -231,12 +239,16 @@ def load_pretrained(
     >>> model.output_shape
     (None, None, 65)
     """
-    folder = _folder(source)
+    asked: dict[str, Any] = {"head": head, "num_classes": num_classes, "input_shape": input_shape}
+    asked |= {"dropout_rate": dropout_rate, "name": name}
+    choices = {key: value for key, value in asked.items() if value is not None}
+    folder = folder_of(source, also=image_weights.are_at)
+    if image_weights.are_at(folder):
+        return image_weights.load(folder, choices), None
     config = _config(folder)
     family = FAMILIES[config["model_type"]]
     tensors = _tensors(folder, family)
-    choices = {"head": head, "num_classes": num_classes, "dropout_rate": dropout_rate, "name": name}
-    arguments = _arguments(folder, config, family, tensors, {key: x for key, x in choices.items() if x is not None})
+    arguments = _arguments(folder, config, family, tensors, choices)
     tokenizer = _tokenizer(folder, arguments["vocabulary_size"])
     try:
         model = family.build(**arguments)
@@ -277,7 +289,7 @@ def save_pretrained(model: keras.Model, folder: str | os.PathLike, tokenizer: An
             tensors[place] = np.ascontiguousarray(part.T if transposed else part)
     if tokenizer is not None:
         _fits(model.name, tokenizer, config["vocab_size"])
-    library = _safetensors()
+    library = safetensors_library()
     with _whole(Path(folder)) as temporary:
         for path, contents in {"config.json": config, **files}.items():
             (temporary / path).parent.mkdir(exist_ok=True)
@@ -291,47 +303,9 @@ def save_pretrained(model: keras.Model, folder: str | os.PathLike, tokenizer: An
 # What a checkpoint is read from.
 
 
-def _folder(source):
-    """Returns the folder of a checkpoint, after it has been fetched from the hub if it is none here."""
-    if not isinstance(source, str | os.PathLike):
-        raise BadInput(f"source={source!r}: it must be a folder, or a name such as 'openai-community/gpt2'.")
-    folder = Path(source).expanduser()
-    if folder.is_dir():
-        return folder
-    if folder.exists():
-        raise BadInput(f"{folder} is a file: name the folder with config.json and {WEIGHTS}.")
-    if not (isinstance(source, str) and HUB_NAME.fullmatch(source)):
-        raise BadInput(f"{folder}: there is no such folder; it must have config.json and {WEIGHTS}.")
-    by_hand = f"or copy its config.json, {WEIGHTS} and tokenizer's files into a folder here and name that"
-    try:
-        from huggingface_hub import snapshot_download
-    except ImportError:
-        raise BadInput(
-            f"{source!r} is no folder here, and fetching it from the Hugging Face hub needs a package: "
-            f"pip install huggingface_hub; {by_hand}."
-        ) from None
-    try:
-        return Path(snapshot_download(source, allow_patterns=list(FETCHED)))
-    except (OSError, ValueError, RuntimeError) as error:
-        raise BadInput(
-            f"{source!r} is no folder here and could not be fetched from the Hugging Face hub ({type(error).__name__}: "
-            f"{str(error).strip().partition(chr(10))[0]}). Check the name and the network; {by_hand}."
-        ) from None
-
-
-def _json(path):
-    """Returns what a JSON file holds; raises `BadInput` if there is none or it is broken."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise BadInput(f"{path.parent} has no {path.name}, which a checkpoint needs: copy it there.") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise BadInput(f"{path} cannot be read as JSON ({error}): fetch it again.") from None
-
-
 def _config(folder):
     """Returns the config, in the one form that `FAMILIES` knows; raises `BadInput` for another architecture."""
-    config = _json(folder / "config.json")
+    config = read_json(folder / "config.json")
     kind = config.get("model_type") if isinstance(config, dict) else None
     if not isinstance(kind, str) or kind not in FAMILIES:
         raise BadInput(f"{folder / 'config.json'}: model_type={kind!r}; supported are {', '.join(FAMILIES)}.")
@@ -361,6 +335,8 @@ def _arguments(folder, config, family, tensors, choices):
     for key, value in fixed.items():
         if config.get(key, value) != value:
             raise BadInput(f"{path}: {key}={config[key]!r} is not supported; {family.build.__name__} has {value!r}.")
+    if "input_shape" in choices:
+        raise BadInput(f"input_shape is for images; {folder} is a {config['model_type']}: leave it out.")
     if "dropout_rate" not in choices:
         arguments["dropout_rate"] = _dropout_rate(path, config, family)
     architecture = (config.get("architectures") or [next(iter(family.architectures))])[0]
@@ -369,7 +345,9 @@ def _arguments(folder, config, family, tensors, choices):
     if family.build is build_bert:
         arguments |= _head(folder, config, tensors, architecture, choices)
     elif {"head", "num_classes"} & set(choices):
-        raise BadInput(f"head and num_classes are for BERT; {folder} is a {config['model_type']}: leave them out.")
+        raise BadInput(
+            f"head and num_classes are for BERT and images; {folder} is a {config['model_type']}: leave them out."
+        )
     return arguments | choices
 
 
@@ -409,13 +387,13 @@ def _num_labels(config):
 
 def _check_sentence_encoder(folder):
     """Raises `BadInput` if a sentence encoder does other things after BERT than the mean and unit length."""
-    modules = _json(folder / "modules.json")
+    modules = read_json(folder / "modules.json")
     try:
         kinds = [module["type"].rpartition(".")[2] for module in modules]
         where = modules[1]["path"] if "Pooling" in kinds[1:2] else None
         if where is not None and (where == ".." or Path(where).name != where):
             raise BadInput(f"{folder / 'modules.json'}: {where!r} is no folder beside it; nothing else is read.")
-        pooling = _json(folder / where / "config.json") if where else {}
+        pooling = read_json(folder / where / "config.json") if where else {}
         # A key for each way, with true or false; in newer ones one key, with the way.
         ways = [key if on is True else on for key, on in pooling.items() if key.startswith("pooling_mode") and on]
     except (TypeError, KeyError, AttributeError):
@@ -449,29 +427,11 @@ def _fits(owner, tokenizer, vocabulary_size):
 # The tensors.
 
 
-class Tensor(NamedTuple):
-    """Where a tensor stands in a safetensors file."""
-
-    path: Path
-    name: str
-    dtype: str
-    shape: tuple[int, ...]
-    offset: int
-
-    def read(self) -> np.ndarray:
-        if self.dtype not in DTYPES:
-            raise BadInput(f"{self.path}: {self.name} is of dtype {self.dtype}; read are {', '.join(DTYPES)}.")
-        value = np.memmap(self.path, DTYPES[self.dtype], "r", self.offset, self.shape)
-        if self.dtype == "BF16":
-            return (value.astype("<u4") << 16).view("<f4")
-        return value.astype("float32")
-
-
 def _tensors(folder, family):
     """Returns the checkpoint's tensors by the names that `Family.layers` has; reads no number yet."""
     tensors: dict[str, Tensor] = {}
-    for path in _files(folder):
-        for tensor in _header(path):
+    for path in weight_files(folder):
+        for tensor in header(path):
             name = tensor.name.removeprefix(family.prefix)
             # Checkpoints of TensorFlow's time call a normalisation's weight and bias so.
             name = re.sub(r"\.gamma$", ".weight", re.sub(r"\.beta$", ".bias", name))
@@ -479,54 +439,6 @@ def _tensors(folder, family):
                 raise BadInput(f"{path}: {tensor.name} is the same as {tensors[name].name}: fetch the files again.")
             tensors[name] = tensor
     return tensors
-
-
-def _files(folder):
-    if (folder / WEIGHTS).exists():
-        return [folder / WEIGHTS]
-    if (folder / INDEX).exists():
-        index = _json(folder / INDEX)
-        places = index.get("weight_map") if isinstance(index, dict) else None
-        if not isinstance(places, dict) or not all(isinstance(name, str) for name in places.values()):
-            raise BadInput(f"{folder / INDEX} has no weight_map from tensors to files: fetch it again.")
-        names = sorted(set(places.values()))
-        for name in names:
-            if name != Path(name).name or not name.endswith(".safetensors"):
-                raise BadInput(f"{folder / INDEX}: {name!r} is no safetensors file beside it: do not trust it.")
-            if not (folder / name).exists():
-                raise BadInput(f"{folder} has no {name}, which {INDEX} lists: copy it there.")
-        return [folder / name for name in names]
-    pickled = sorted(path.name for path in folder.iterdir() if path.suffix in PICKLED)
-    if pickled:
-        raise BadInput(
-            f"{folder} has {', '.join(pickled)} but no {WEIGHTS}: pickled weights can run any code as they are loaded, "
-            "so they are not read. Where you trust them, convert them with transformers: "
-            "from_pretrained(folder).save_pretrained(new_folder, safe_serialization=True), both of the model's class."
-        )
-    raise BadInput(f"{folder} has no {WEIGHTS}, which a checkpoint needs: copy it there.")
-
-
-def _header(path) -> Iterator[Tensor]:
-    """Yields the tensors of a safetensors file once the library has found the file sound."""
-    library = _safetensors()
-    try:
-        with library.safe_open(path, framework="numpy"), path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            header = json.loads(file.read(length))
-    except (library.SafetensorError, OSError, ValueError) as error:
-        raise BadInput(f"{path} is no whole safetensors file ({error}): fetch it again.") from None
-    header.pop("__metadata__", None)
-    for name, tensor in header.items():
-        yield Tensor(path, name, tensor["dtype"], tuple(tensor["shape"]), 8 + length + tensor["data_offsets"][0])
-
-
-def _safetensors():
-    try:
-        import safetensors
-        import safetensors.numpy
-    except ImportError:
-        raise BadInput("checkpoints need the package safetensors: pip install safetensors.") from None
-    return safetensors
 
 
 def _assign(folder, family, model, tensors, fresh):
@@ -551,17 +463,12 @@ def _assign(folder, family, model, tensors, fresh):
         tensor.name for name, tensor in tensors.items() if name not in used and not re.fullmatch(family.ignored, name)
     ]
     troubles = {"missing": missing, "left over": extra, "of another shape than config.json says": misshapen}
-    told = [f"{len(names)} {trouble}: {_named(names)}" for trouble, names in troubles.items() if names]
+    told = [f"{len(names)} {trouble}: {listed(names)}" for trouble, names in troubles.items() if names]
     if told:
         raise BadInput(f"{folder}: its tensors do not fit its config.json; {'; '.join(told)}. Fetch both again.")
     for variable, names, transposed in places:
         parts = [tensors[name].read() for name in names]
         variable.assign(np.concatenate([part.T if transposed else part for part in parts], axis=-1))
-
-
-def _named(names):
-    more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
-    return ", ".join(names[:MOST_NAMED]) + more
 
 
 def _places(model, family):
@@ -670,9 +577,9 @@ def _described_head(layer, hidden_dim):
 def _whole(folder):
     """A folder to write in that becomes `folder` once all is written, or is removed."""
     if folder.is_dir() and any(folder.iterdir()):
-        raise BadInput(f"{folder} has {_named(sorted(os.listdir(folder)))} in it: name a new folder, or an empty one.")
+        raise BadInput(f"{folder} has {listed(sorted(os.listdir(folder)))} in it: name a new folder, or an empty one.")
     temporary = None
-    errors = OSError, _safetensors().SafetensorError
+    errors = OSError, safetensors_library().SafetensorError
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))

@@ -85,6 +85,7 @@ class Split:
         seed: int,
         first_step: int = 0,
         augment: Callable[[tf.Tensor, tf.Tensor], tf.Tensor] | None = None,
+        blend: Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]] | None = None,
     ) -> tf.data.Dataset:
         """Returns one shuffled pass as (inputs, labels, weights), of the epoch that `epoch` holds.
 
@@ -94,6 +95,7 @@ class Split:
             seed: From 0 to 2**31 - 1.
             first_step: Batches at the start of the pass that are left out: those of before an interruption.
             augment: (batch of inputs, seed of shape (2,)) -> augmented batch; random by that seed alone.
+            blend: (batch of inputs, labels, seed) -> the same of inputs and labels; comes after `augment`.
         """
         steps = self.steps(batch_size)
         with tf.device("CPU:0"):  # Made here: inside the functions below they would become constants of a graph.
@@ -108,11 +110,15 @@ class Split:
             batches = self._shuffled(batch_size, key, first_step, weigh)
         else:
             batches = self._gathered(tensors, batch_size, key, first_step, weigh)
-        if augment is not None:
-            batches = batches.enumerate(first_step).map(
-                lambda step, batch: (augment(batch[0], tf.stack([seed, epoch * steps + step])), *batch[1:]),
-                num_parallel_calls=tf.data.AUTOTUNE,
-            )
+        if augment is not None or blend is not None:
+
+            def change(step, batch):
+                inputs, labels, weights = batch
+                key = tf.stack([seed, epoch * steps + step])
+                inputs = inputs if augment is None else augment(inputs, key)
+                return (*((inputs, labels) if blend is None else blend(inputs, labels, key)), weights)
+
+            batches = batches.enumerate(first_step).map(change, num_parallel_calls=tf.data.AUTOTUNE)
         return batches.apply(tf.data.experimental.assert_cardinality(steps - first_step))
 
     def _weigher(self):

@@ -1,20 +1,40 @@
 """The end of a recipe: evaluate, plot, export, prove that the export scores the same, report."""
 
+from collections.abc import Callable
+
+import keras
 import tensorflow as tf
 
-from recipes.common import report, served
+from recipes.common import image_formats, report, served
 from recipes.common.images import ImageData
 from recipes.common.parallel import DataParallel
 from recipes.common.runs import Run
+from zoo.explain import HeatMap, grad_cam
 from zoo.serving import FILE_CHANNELS, export_image_classifier, plain_copy
 
 SERVED_BATCH = 256
 
 
 def finish_image_classifier(
-    model: DataParallel, data: ImageData, run: Run, *, training: dict, tuning: dict | None
+    model: DataParallel,
+    data: ImageData,
+    run: Run,
+    *,
+    training: dict,
+    tuning: dict | None,
+    heat_map: Callable[[keras.Model], HeatMap] | None = grad_cam,
+    transfer: dict | None = None,
 ) -> dict:
     """Scores a trained classifier on the test split, exports it, and has the export score the same before it appears.
+
+    Args:
+        model: The trained model.
+        data: The data.
+        run: The run; its `--formats` are written beside the SavedModel.
+        training: What `fit` returned.
+        tuning: What `tune.search` found, or None.
+        heat_map: What shows where the model looks, in the report and by the export's `explain`; None: nothing.
+        transfer: What `transfer.fine_tune` says of the published weights that it began with, or None.
 
     Returns:
         The scores of the trained model (`report.classification_scores`).
@@ -28,6 +48,9 @@ def finish_image_classifier(
     report.plot_history(run, training["history"])
     report.plot_confusion_matrix(run, scores)
     report.plot_mistakes(run, data.test, probabilities, data.class_names)
+    copy = plain_copy(model.model)
+    if heat_map is not None:
+        report.plot_heat_maps(run, data.test, probabilities, data.class_names, heat_map(copy))
     if data.image_shape[-1] in FILE_CHANNELS:  # Something to send to the server.
         tf.io.write_file(str(run.folder / "example.png"), tf.io.encode_png(data.test.first(1)[0]))
 
@@ -35,9 +58,11 @@ def finish_image_classifier(
     reference, expected = scores, probabilities
     if tf.config.list_physical_devices("GPU"):
         with tf.device("CPU:0"):
-            reference, expected = report.evaluate(plain_copy(model.model), data.test, data.class_names, args.batch_size)
+            reference, expected = report.evaluate(copy, data.test, data.class_names, args.batch_size)
         print(f"The same weights on the CPU: test accuracy {reference['accuracy']:.4f}.")
     served_scores: dict = {}
+    formats: dict = {}
+    labels = data.test.labels()
 
     def check(folder):
         images = ({"image": images} for images, _ in data.test.raw_batches(SERVED_BATCH))
@@ -47,16 +72,33 @@ def finish_image_classifier(
                 images,
                 output="probabilities",
                 expected=expected,
-                score=lambda answers: report.classification_scores(
-                    data.test.labels(), answers["probabilities"], data.class_names
-                ),
+                score=lambda answers: report.classification_scores(labels, answers["probabilities"], data.class_names),
                 trained=reference,
                 headline="accuracy",
             )
         )
 
+    def in_other_formats(folder):
+        if args.formats != "saved_model":
+            formats.update(
+                image_formats.compare(
+                    copy,
+                    args.formats.split(","),
+                    folder,
+                    data,
+                    expected=expected,
+                    score=lambda answers: report.classification_scores(labels, answers, data.class_names),
+                )
+            )
+
     version = export_image_classifier(
-        model.model, data.class_names, args.export_dir, examples=data.test.first(32), check=check
+        model.model,
+        data.class_names,
+        args.export_dir,
+        examples=data.test.first(32),
+        heat_map=heat_map,
+        more=in_other_formats,
+        check=check,
     )
     facts = {
         "model": name,
@@ -65,6 +107,7 @@ def finish_image_classifier(
         "devices": run.facts["devices"],
         "export": str(version),
     }
-    report.write(run, trained=scores, served=served_scores, training=training, tuning=tuning, facts=facts)
+    found = {"trained": scores, "served": served_scores, "training": training, "tuning": tuning}
+    report.write(run, **found, facts=facts, formats=formats or None, transfer=transfer)
     print(f"Report: {run.folder / 'report.md'}. Export: {version}.")
     return scores

@@ -87,9 +87,12 @@ def fit(
     monitor: str = "val_loss",
     patience: int,
     augment: Callable | None = None,
+    blend: Callable | None = None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
 ) -> dict:
     """Trains a compiled model as `run.args` say, leaves it with its best weights, and returns facts on the training.
+
+    Where its optimizer averages the weights (`use_ema`), the averages are evaluated and kept.
 
     Writes into the run folder: `history.csv`, `checkpoints/` (as `--checkpoint-every` says, and at the end) and
     `tensorboard/`. After `--resume` it goes on at the step of the newest checkpoint. Of several workers it returns on
@@ -102,7 +105,7 @@ def fit(
         run: The run folder and its arguments.
         monitor: What early stopping watches; larger is better where it names an accuracy, else smaller.
         patience: Epochs without a better value after which training ends.
-        augment: See `Split.training_batches`.
+        augment, blend: See `Split.training_batches`.
         callbacks: More of Keras's, called after those of this function, on the chief alone. What they remember as
             numbers and words is kept for `--resume`.
 
@@ -140,7 +143,7 @@ def fit(
             # After an interruption inside an epoch: first the rest of that epoch, then the others.
             first_step = keeper.step
             batches = train.training_batches(
-                args.batch_size, counter.epoch, seed=args.seed, first_step=first_step, augment=augment
+                args.batch_size, counter.epoch, seed=args.seed, first_step=first_step, augment=augment, blend=blend
             )
             model.fit(
                 workers.own_share(batches, strategy),
@@ -165,14 +168,16 @@ def fit(
         "checkpoint_share": keeper.pace.share(),
     }
     if facts["examples_per_second"] and devices.are_apart(strategy):
-        facts |= _scaling(model, train, args, augment, facts["examples_per_second"], strategy.num_replicas_in_sync)
+        random_changes = {"augment": augment, "blend": blend}
+        together = facts["examples_per_second"]
+        facts |= _scaling(model, train, args, random_changes, together, strategy.num_replicas_in_sync)
     return facts
 
 
-def _scaling(model, train, args, augment, together, replicas) -> dict:
+def _scaling(model, train, args, random_changes, together, replicas) -> dict:
     """Returns how fast one device alone takes the same batches, and what share of `replicas` times that was reached."""
     speed = _Speed(args.batch_size)
-    batches = train.training_batches(args.batch_size, EpochCounter().epoch, seed=args.seed, augment=augment)
+    batches = train.training_batches(args.batch_size, EpochCounter().epoch, seed=args.seed, **random_changes)
     some, one = batches.take(STEPS_ALONE), tf.distribute.get_strategy()
     at_once = devices.steps_per_execution(one, min(STEPS_ALONE, train.steps(args.batch_size)))
     try:
@@ -237,6 +242,13 @@ class _Keeper(keras.callbacks.Callback):
             for variable, value in zip(self._metric_variables(), self.metric_values, strict=True):
                 variable.assign(value)
 
+    def on_test_begin(self, logs=None):
+        self.with_averages = self.trained.averaged()
+        self.with_averages.__enter__()
+
+    def on_test_end(self, logs=None):
+        self.with_averages.__exit__(None, None, None)
+
     def remind(self):
         """Gives the other callbacks back what they remembered, once."""
         if self.forgotten:
@@ -262,7 +274,8 @@ class _Keeper(keras.callbacks.Callback):
         if not math.isfinite(score):
             self._fail(f"{self.monitor} is {logs[self.monitor]}")
         if score > self.best:
-            self.best, self.best_epoch, self.best_weights = score, epoch, self.trained.get_weights()
+            with self.trained.averaged():
+                self.best, self.best_epoch, self.best_weights = score, epoch, self.trained.get_weights()
         elif epoch - self.best_epoch >= self.patience:
             self.stopped = self.model.stop_training = True
             print(f"No better {self.monitor} for {self.patience} epochs: stopping.")

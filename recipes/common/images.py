@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import os
 from collections import Counter
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -35,6 +36,23 @@ class ImageData:
     image_shape: tuple[int, int, int]
     class_names: list[str]
     fingerprint: str
+
+    def in_colour(self) -> "ImageData":
+        """Returns grey images as red, green and blue, all alike; others as they are."""
+        if self.image_shape[-1] != 1:
+            return self
+
+        def coloured(image, label):
+            return tf.repeat(image, 3, axis=-1), label
+
+        def of(split):
+            if split.arrays is None:
+                return dataclasses.replace(split, examples=split.examples.map(coloured))
+            images, labels = split.arrays
+            return dataclasses.replace(split, arrays=(np.repeat(images, 3, axis=-1), labels))
+
+        parts = {part: of(getattr(self, part)) for part in ("train", "validation", "test")}
+        return dataclasses.replace(self, image_shape=(*self.image_shape[:2], 3), **parts)
 
     def describe(self) -> dict:
         """Returns what `run.json` says of the data."""
@@ -89,6 +107,38 @@ def random_shift_and_flip(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
     """Shifts as `random_shift` does and mirrors half of the images left to right."""
     flipped = tf.random.stateless_uniform((images.shape[0], 1, 1, 1), seed + 2) < 0.5
     return random_shift(tf.where(flipped, tf.reverse(images, axis=[2]), images), seed)
+
+
+def mixup(num_classes: int, alpha: float, label_smoothing: float) -> Callable:
+    """Returns a function that mixes each image of a batch, and its label, with another one's, and smooths the labels.
+
+    Mixup: Zhang et al. 2017, https://arxiv.org/abs/1710.09412. Label smoothing: Szegedy et al. 2015,
+    https://arxiv.org/abs/1512.00567, section 7.
+
+    Args:
+        num_classes: K.
+        alpha: Of the beta distribution that the shares are drawn from; 0 mixes nothing.
+        label_smoothing: Share of a label that is spread over all classes, in [0, 1).
+
+    Returns:
+        A function of (images (B, H, W, C) uint8, labels (B,), seed of shape (2,)): (images, float32 where they are
+        mixed, labels (B, K) float32, each row summing to 1).
+    """
+
+    def blend(images, labels, seed):
+        labels = tf.one_hot(labels, num_classes) * (1 - label_smoothing) + label_smoothing / num_classes
+        if not alpha:
+            return images, labels
+        count = images.shape[0]
+        first, second = (tf.random.stateless_gamma((count,), seed + place, alpha) for place in (3, 4))
+        share = tf.math.divide_no_nan(first, first + second)
+        share = tf.maximum(share, 1 - share)  # The larger part is the image's own.
+        images = tf.cast(images, tf.float32)
+        part = share[:, tf.newaxis, tf.newaxis, tf.newaxis]
+        mixed = part * images + (1 - part) * tf.reverse(images, axis=[0])
+        return mixed, share[:, tf.newaxis] * labels + (1 - share[:, tf.newaxis]) * tf.reverse(labels, axis=[0])
+
+    return blend
 
 
 AUGMENTATIONS = {"none": None, "shift": random_shift, "shift-flip": random_shift_and_flip}

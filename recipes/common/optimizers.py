@@ -1,4 +1,4 @@
-"""Adam in one kernel per weight."""
+"""Adam in one kernel per weight, and optimizers that average the weights."""
 
 import keras
 import tensorflow as tf
@@ -41,3 +41,22 @@ class FusedAdam(keras.optimizers.Adam):
 def _handle(variable):
     """The resource of a Keras variable, or of a TensorFlow one, on the replica that asks."""
     return (variable.value if isinstance(variable, keras.Variable) else variable).handle
+
+
+class _Averaging(keras.optimizers.Optimizer):
+    """Keeps a moving average of the weights, and leaves the weights as they are when Keras's `fit` ends.
+
+    Keras's own overwrites them then; here a training may be several calls of `fit`, and `recipes.common.fit` takes the
+    averages where it needs them. Polyak and Juditsky 1992, https://doi.org/10.1137/0330046.
+    """
+
+    def finalize_variable_values(self, trainable_variables):
+        pass
+
+
+class SGD(_Averaging, keras.optimizers.SGD):
+    """Keras's stochastic gradient descent, for `use_ema=True`."""
+
+
+class AdamW(_Averaging, keras.optimizers.AdamW):
+    """Keras's AdamW (Loshchilov and Hutter 2017, https://arxiv.org/abs/1711.05101), for `use_ema=True`."""

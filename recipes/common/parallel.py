@@ -1,5 +1,7 @@
 """The training step that computes on N replicas what it computes on one."""
 
+import contextlib
+
 import keras
 import tensorflow as tf
 
@@ -92,6 +94,22 @@ class DataParallel(keras.Model):
         )
         alone.optimizer.build(alone.trainable_variables)
         return alone
+
+    @contextlib.contextmanager
+    def averaged(self):
+        """Within, the weights are the averages that an optimizer with `use_ema` keeps, if this one does."""
+        optimizer = getattr(self.optimizer, "inner_optimizer", self.optimizer)
+        if not getattr(optimizer, "use_ema", False) or hasattr(self, "_trained_with"):
+            yield
+            return
+        held = [variable.numpy() for variable in self.trainable_variables]
+        for variable, average in zip(self.trainable_variables, optimizer._model_variables_moving_average, strict=True):
+            variable.assign(average.numpy())
+        try:
+            yield
+        finally:
+            for variable, value in zip(self.trainable_variables, held, strict=True):
+                variable.assign(value)
 
     def _make_function(self, step_function):
         """Keras's own (it is private): its mean over several machines' replicas takes vectors, and logs are scalars."""

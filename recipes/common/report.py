@@ -1,7 +1,7 @@
 """What a run reports: scores of a classifier, `report.json`, `report.md` and plots."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import keras
 import numpy as np
@@ -12,6 +12,7 @@ from recipes.common.runs import Run
 
 CALIBRATION_BINS = 15  # As Guo et al. 2017 use, https://arxiv.org/abs/1706.04599.
 MOST_MISTAKES, MOST_CLASSES_DRAWN = 25, 40
+HEAT_MAPS = 6  # Of right answers, and as many of wrong ones.
 
 
 def evaluate(model: keras.Model, test: Split, class_names: Sequence[str], batch_size: int) -> tuple[dict, np.ndarray]:
@@ -29,9 +30,10 @@ def classification_scores(labels: np.ndarray, probabilities: np.ndarray, class_n
         class_names: The K names.
 
     Returns:
-        `examples`; `accuracy`, 0..1; `loss`, the mean negative log-likelihood in nats; `expected_calibration_error`,
-        0..1, over 15 equal bins of confidence; `per_class`: name -> precision, recall, f1, support (0 where a class
-        was never predicted or never occurs); `confusion_matrix`, rows true, columns predicted.
+        `examples`; `accuracy`, 0..1; of more than 10 classes `top_5_accuracy`, 0..1; `loss`, the mean negative
+        log-likelihood in nats; `expected_calibration_error`, 0..1, over 15 equal bins of confidence; `per_class`: name
+        -> precision, recall, f1, support (0 where a class was never predicted or never occurs); `confusion_matrix`,
+        rows true, columns predicted.
     """
     from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
@@ -40,9 +42,14 @@ def classification_scores(labels: np.ndarray, probabilities: np.ndarray, class_n
     indices = range(len(class_names))
     columns = precision_recall_fscore_support(labels, predicted, labels=indices, zero_division=0)
     true_probabilities = probabilities[np.arange(len(labels)), labels]
+    top_5 = {}
+    if len(class_names) > 10:
+        likelier = (probabilities > true_probabilities[:, np.newaxis]).sum(axis=1)
+        top_5 = {"top_5_accuracy": float((likelier < 5).mean())}
     return {
         "examples": len(labels),
         "accuracy": float((predicted == labels).mean()),
+        **top_5,
         "loss": float(-np.log(np.maximum(true_probabilities, np.finfo(np.float32).tiny)).mean()),
         "expected_calibration_error": _calibration_error(predicted == labels, probabilities.max(axis=1)),
         "per_class": {
@@ -72,7 +79,17 @@ def table(scores: dict) -> str:
     return "\n".join(lines)
 
 
-def write(run: Run, *, trained: dict, served: dict, training: dict, tuning: dict | None, facts: dict) -> None:
+def write(
+    run: Run,
+    *,
+    trained: dict,
+    served: dict,
+    training: dict,
+    tuning: dict | None,
+    facts: dict,
+    formats: dict | None,
+    transfer: dict | None,
+) -> None:
     """Writes `report.json` and `report.md` into the run folder.
 
     Args:
@@ -82,21 +99,63 @@ def write(run: Run, *, trained: dict, served: dict, training: dict, tuning: dict
         training: What `fit` returned.
         tuning: What `tune.search` found, or None.
         facts: Name -> value, for the head of the report.
+        formats: What `image_formats.compare` found, or None.
+        transfer: What `transfer.fine_tune` found, or None.
     """
     training = {key: value for key, value in training.items() if key != "history"}
     report = {"facts": facts, "trained": trained, "served": served, "training": training, "tuning": tuning}
+    report |= {"formats": formats, "transfer": transfer}
     write_atomically(run.folder / "report.json", (json.dumps(report, indent=2) + "\n").encode())
     lines = [f"# {facts['model']} on {facts['data']}", ""]
     lines += [f"- {key}: {value}" for key, value in facts.items()]
     lines += [f"- {key.replace('_', ' ')}: {value}" for key, value in training.items()]
     lines += ["", "## Scores on the test split", "", "| score | trained model | served model |", "| --- | --: | --: |"]
-    for key in ("accuracy", "loss", "expected_calibration_error"):
+    for key in ("accuracy", "top_5_accuracy", "loss", "expected_calibration_error"):
+        if key not in trained:
+            continue
         lines.append(f"| {key.replace('_', ' ')} | {trained[key]:.6g} | {served[key]:.6g} |")
     lines.append(f"| examples | {trained['examples']} | {served['examples']} |")
+    lines += _transfer_lines(transfer, trained) + _format_lines(formats)
     lines += ["", "## Each class", "", table(trained), "", "## Plots", ""]
     lines += [f"![{name}](plots/{name}.png)" for name in sorted(path.stem for path in run.folder.glob("plots/*.png"))]
     lines += search_lines(tuning)
     write_atomically(run.folder / "report.md", ("\n".join(lines) + "\n").encode())
+
+
+def _transfer_lines(transfer, trained):
+    if not transfer:
+        return []
+    scratch = transfer["from_random_weights"]
+    return [
+        "",
+        "## What the published weights bring",
+        "",
+        f"Begun with {cell(transfer['source'])}: {transfer['epochs']} epochs of the new head alone, then all but the "
+        f"first {transfer['frozen']} stages. The other net is the same from random weights, for as many epochs.",
+        "",
+        "| weights at the beginning | accuracy | loss |",
+        "| --- | --: | --: |",
+        f"| published | {trained['accuracy']:.4f} | {trained['loss']:.4f} |",
+        f"| random | {scratch['accuracy']:.4f} | {scratch['loss']:.4f} |",
+    ]
+
+
+def _format_lines(formats):
+    if not formats:
+        return []
+    lines = ["", "## Formats", "", "Each was scored on the test split by its own runtime, in a process of its own.", ""]
+    lines += ["| format | runtime | accuracy | largest difference | images/s, 256 at once | ms an image | MB |"]
+    lines += ["| --- | --- | --: | --: | --: | --: | --: |"]
+    for kind, row in formats.items():
+        if "failure" in row:
+            lines.append(f"| {kind} | {cell(row['failure'])} | | | | | |")
+            continue
+        numbers = f"{row['examples_per_second']:g} | {row['milliseconds']:g} | {row['megabytes']:g}"
+        different = "" if row["same"] else " (not the same)"
+        lines.append(
+            f"| {kind} | {row['runtime']} | {row['accuracy']:.4f} | {row['difference']:.0e}{different} | {numbers} |"
+        )
+    return lines
 
 
 def search_lines(tuning: dict | None) -> list[str]:
@@ -168,6 +227,47 @@ def plot_mistakes(run: Run, test: Split, probabilities: np.ndarray, class_names:
         axis.set_title(title, fontsize=8, parse_math=False)  # A class may be called "$5".
     figure.suptitle("The surest mistakes" if wrong else "No mistakes")
     save_plot(run, figure, "mistakes")
+
+
+def plot_heat_maps(
+    run: Run, test: Split, probabilities: np.ndarray, class_names: Sequence[str], look: Callable
+) -> None:
+    """Draws `plots/heat_maps.png`: where the model looks, on images that it classifies rightly and wrongly.
+
+    Args:
+        run: The run folder.
+        test: The test split.
+        probabilities: (N, K), the model's.
+        class_names: The K names.
+        look: See `zoo.explain.grad_cam`.
+    """
+    chosen: dict[bool, list] = {True: [], False: []}
+    begin = 0
+    for images, labels in test.raw_batches(256).as_numpy_iterator():
+        predicted = probabilities[begin : begin + len(labels)].argmax(axis=1)
+        begin += len(labels)
+        for image, label, answer in zip(images, labels, predicted, strict=True):
+            some = chosen[bool(label == answer)]
+            if len(some) < HEAT_MAPS:
+                some.append((image, label, answer))
+    figure, axes = new_figure(4, HEAT_MAPS, width=1.8 * HEAT_MAPS, height=8)
+    for axis in axes.flat:
+        axis.axis("off")
+    for row, some in zip((0, 2), chosen.values(), strict=True):
+        if not some:
+            continue
+        images = np.stack([image for image, _, _ in some])
+        _, heat = look(images)
+        for column, (image, label, answer) in enumerate(some):
+            told = class_names[answer] + ("" if label == answer else f"\nis {class_names[label]}")
+            axes[row, column].set_title(told, fontsize=8, parse_math=False)
+            for line in (row, row + 1):
+                axes[line, column].imshow(
+                    image.squeeze(-1) if image.shape[-1] == 1 else image, cmap="gray", vmin=0, vmax=255
+                )
+            axes[row + 1, column].imshow(np.asarray(heat)[column], cmap="inferno", vmin=0, vmax=1, alpha=0.6)
+    figure.suptitle("Where the model looks: right answers above, wrong ones below")
+    save_plot(run, figure, "heat_maps")
 
 
 def cell(value: object) -> str:

@@ -52,21 +52,67 @@ def _without_sign(array):
     return texts
 
 
+def saved_model(path):
+    """Returns a function from (signature, inputs) to outputs, and the runtime's name and version."""
+    import tensorflow as tf
+
+    loaded = tf.saved_model.load(path)  # Kept: a signature does not keep its variables alive.
+
+    def answer(signature, inputs):
+        outputs = loaded.signatures[signature](**{name: tf.constant(array) for name, array in inputs.items()})
+        return {name: tensor.numpy() for name, tensor in outputs.items()}
+
+    return answer, {"tensorflow": tf.__version__}
+
+
+def onnx(path):
+    """The same for a file of ONNX, which has one signature, as have those below; its answer is called `output`."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    return lambda _, inputs: {"output": session.run(None, inputs)[0]}, {"onnxruntime": onnxruntime.__version__}
+
+
+def litert(path):
+    import ai_edge_litert
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(path)
+
+    def answer(_, inputs):
+        (given,), (array,) = interpreter.get_input_details(), inputs.values()
+        if tuple(given["shape"]) != array.shape:
+            interpreter.resize_tensor_input(given["index"], array.shape)
+        interpreter.allocate_tensors()
+        interpreter.set_tensor(given["index"], array)
+        interpreter.invoke()
+        return {"output": interpreter.get_tensor(interpreter.get_output_details()[0]["index"])}
+
+    return answer, {"ai_edge_litert": getattr(ai_edge_litert, "__version__", "")}
+
+
+def openvino(path):
+    import openvino as runtime
+
+    compiled = runtime.compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    return lambda _, inputs: {"output": compiled(inputs)[0]}, {"openvino": runtime.__version__}
+
+
+LOADERS = {".onnx": onnx, ".tflite": litert, ".xml": openvino}
+
+
 def main():
     # TensorFlow itself imports Keras where it is installed. Blocked: an export must be served without either.
     sys.modules["keras"] = sys.modules["zoo"] = None
-    import tensorflow as tf
-
-    requests, answers = sys.stdin.buffer, sys.stdout.buffer
-    loaded = tf.saved_model.load(sys.argv[1])  # Kept: a signature does not keep its variables alive.
+    requests, answers, path = sys.stdin.buffer, sys.stdout.buffer, sys.argv[1]
+    suffix = next((suffix for suffix in LOADERS if path.endswith(suffix)), None)
+    answer, facts = LOADERS.get(suffix, saved_model)(path)
     modules = {name.split(".")[0] for name, module in sys.modules.items() if module is not None}
-    facts = {"tensorflow": tf.__version__, "keras_loaded": "keras" in modules, "zoo_loaded": "zoo" in modules}
+    facts |= {"keras_loaded": "keras" in modules, "zoo_loaded": "zoo" in modules}
     answers.write(json.dumps(facts).encode() + b"\n")
     answers.flush()
     while (inputs := receive(requests)) is not None:
-        signature = loaded.signatures[inputs.pop(SIGNATURE).item().decode()]
-        outputs = signature(**{name: tf.constant(array) for name, array in inputs.items()})
-        send(answers, {name: tensor.numpy() for name, tensor in outputs.items()})
+        send(answers, answer(inputs.pop(SIGNATURE).item().decode(), inputs))
 
 
 if __name__ == "__main__":

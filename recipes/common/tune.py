@@ -29,6 +29,7 @@ def search(
     *,
     objective: str = "val_loss",
     augment: Callable | None = None,
+    blend: Callable | None = None,
 ) -> dict:
     """Searches `--tune N` trials by Gaussian-process Bayesian optimisation.
 
@@ -44,7 +45,7 @@ def search(
         run: The run folder, which keeps the search in `tuner/`, and its arguments.
         epochs: Of each trial; its score is that of its best epoch.
         objective: Made large where it names an accuracy, else small.
-        augment: See `Split.training_batches`.
+        augment, blend: See `Split.training_batches`.
 
     Returns:
         `best` (name -> value), `objective`, `epochs`, and `trials`, each with `trial`, `status`, `score`, `failure`,
@@ -70,7 +71,7 @@ def search(
     )
     pick = max if direction == "max" else min
     try:
-        tuner.search(space, build, splits, epochs=epochs, pick=pick, augment=augment)
+        tuner.search(space, build, splits, epochs=epochs, pick=pick, changes={"augment": augment, "blend": blend})
     except keras_tuner.errors.FatalRuntimeError as error:
         raise error.__cause__ from None
     except RuntimeError as error:
@@ -93,16 +94,16 @@ class _Tuner(keras_tuner.BayesianOptimization):
         self.run = run
         super().__init__(**options)
 
-    def run_trial(self, trial, space, build, splits, *, epochs, pick, augment):
+    def run_trial(self, trial, space, build, splits, *, epochs, pick, changes):
         scores = [
-            self.score(trial, space, build, number, *pair, epochs, pick, augment)
+            self.score(trial, space, build, number, *pair, epochs, pick, changes)
             for number, pair in enumerate(splits, 1)
         ]
         unit = 1 if sys.platform == "darwin" else 2**10  # What `ru_maxrss` counts in.
         peak_memory_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
         return {self.oracle.objective.name: sum(scores) / len(scores), "peak_memory_mib": round(peak_memory_mib)}
 
-    def score(self, trial, space, build, number, train, validation, epochs, pick, augment):
+    def score(self, trial, space, build, number, train, validation, epochs, pick, changes):
         # Nothing of the trial before may stay: memory would grow over a long search. The session holds the policy.
         policy = keras.config.dtype_policy()
         keras.backend.clear_session()
@@ -113,7 +114,7 @@ class _Tuner(keras_tuner.BayesianOptimization):
         run = self.part(trial, number).with_arguments(epochs=epochs)
         try:
             training = fit(
-                model, train, validation, run, monitor=self.oracle.objective.name, patience=epochs, augment=augment
+                model, train, validation, run, monitor=self.oracle.objective.name, patience=epochs, **changes
             )
         except (Failed, OSError) as error:
             if isinstance(error, Failed) and not isinstance(error.__cause__, OSError):

@@ -13,6 +13,7 @@ STEPS_PER_EXECUTION, CHECKPOINT_EVERY = 2, 3  # So checkpoints follow steps 4, 6
 SEQUENCE_LENGTH = 16
 WORDS = ["the", "cat", "sat", "on", "a", "mat", "and", "saw", "that", "dog", "who", "ran", "far", "all", "day", "long"]
 KINDS = {"animal": ["cat", "dog", "mouse"], "food": ["bread", "soup", "rice"]}
+SMALL_VIT = {"num_layers": 2, "num_heads": 2, "hidden_dim": 8}
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
 
@@ -112,6 +113,10 @@ FAMILIES = {
             {"ARCHITECTURE": {"filters": (4,), "padding": "same", "batch_normalization": True}},
             ROWS,
         ),
+        Family("resnet", "resnet", {"weight_decay": 5e-4}, arguments=ROWS),
+        Family("alexnet", "alexnet", {"weight_decay": 5e-4, "dropout_rate": 0.5}, {"UNITS": 8}, ROWS),
+        Family("inception", "inception", {"weight_decay": 5e-4, "dropout_rate": 0.2}, arguments=ROWS),
+        Family("vit", "vit", {"weight_decay": 0.05}, {"SMALL": SMALL_VIT}, ROWS),
         Family(
             "churn_classifier",
             "churn_classifier",

@@ -68,6 +68,10 @@ def write_images(folder, count=5, classes=("cat", "dog"), size=(9, 9)):
         ("--image-size 0 8", "argument --image-size: '0' was given, an integer of at least 1 is needed"),
         ("--image-size 8", "argument --image-size: expected 2 arguments"),
         ("--data", "argument --data: expected one argument"),
+        (
+            "--formats saved_model,coreml",
+            "argument --formats: format='coreml': it must be one of 'saved_model', 'onnx', 'litert', 'openvino'.",
+        ),
         ("--no-such-flag 3", "unrecognized arguments: --no-such-flag 3"),
         ("digits", "unrecognized arguments: digits"),
     ],

@@ -16,7 +16,9 @@ from recipes.common import fit as fitting
 from recipes.common.data import Split
 from recipes.common.fit import cosine_schedule, fit
 from recipes.common.flags import Failed, Interrupted, checkpoint_interval
-from recipes.common.images import random_shift
+from recipes.common.images import mixup, random_shift
+from recipes.common.losses import ClassAccuracy, ClassCrossentropy
+from recipes.common.optimizers import SGD
 from recipes.common.parallel import DataParallel
 from zoo import build_cnn
 
@@ -67,7 +69,25 @@ class StopAt(keras.callbacks.Callback):
             self.act()
 
 
-def trained(args, *, monkeypatch=None, interruption=None, strategy=None, patience=10, train=TRAIN, callbacks=()):
+def adam(rate):
+    return keras.optimizers.Adam(rate)
+
+
+def averaging_sgd(rate):
+    return SGD(rate, 0.9, nesterov=True, weight_decay=1e-3, use_ema=True, ema_momentum=0.8)
+
+
+def trained(
+    args,
+    *,
+    interruption=None,
+    strategy=None,
+    patience=10,
+    train=TRAIN,
+    callbacks=(),
+    optimizer=adam,
+    blend=None,
+):
     """One run of `fit` from start to end: (final weights, facts)."""
     strategy = strategy or tf.distribute.get_strategy()
     keras.utils.set_random_seed(args.seed)
@@ -80,15 +100,16 @@ def trained(args, *, monkeypatch=None, interruption=None, strategy=None, patienc
             )
             rate = cosine_schedule(args, args.learning_rate, args.epochs, 6, reference_batch_size=8)
             model.compile(
-                keras.optimizers.Adam(rate),
-                loss="sparse_categorical_crossentropy",
-                weighted_metrics=["accuracy"],
+                optimizer(rate),
+                loss=ClassCrossentropy(),
+                weighted_metrics=[ClassAccuracy()],
                 steps_per_execution=1,
             )
         if interruption:
             keras_fit = model.fit
             model.fit = lambda *a, callbacks, **k: keras_fit(*a, callbacks=[*callbacks, interruption], **k)
-        facts = fit(model, train, VALIDATION, run, patience=patience, augment=random_shift, callbacks=callbacks)
+        changes = {"augment": random_shift, "blend": blend}
+        facts = fit(model, train, VALIDATION, run, patience=patience, callbacks=callbacks, **changes)
         return model.get_weights(), facts
 
 
@@ -165,6 +186,50 @@ def test_ctrl_c_can_be_gone_on_from(tmp_path, epoch, step):
     assert json.loads((tmp_path / "stopped/run/run.json").read_text())["status"] == "stopped"
     args.resume = True
     assert_equal_runs(whole, trained(args))
+
+
+class Weights(keras.callbacks.Callback):
+    """Notes the trained weights, and the averages of them, at the end of each epoch."""
+
+    def __init__(self):
+        super().__init__()
+        self._seen = []
+
+    def on_epoch_end(self, epoch, logs=None):
+        averages = self.model.optimizer._model_variables_moving_average
+        self._seen.append(
+            [np.concatenate([v.numpy().ravel() for v in group]) for group in (self.model.trainable_variables, averages)]
+        )
+
+
+def test_averages_of_the_weights_are_evaluated_and_kept(tmp_path):
+    watch = Weights()
+    weights, facts = trained(arguments(tmp_path), optimizer=averaging_sgd, callbacks=[watch])
+    weighed, averaged = watch._seen[facts["best_epoch"] - 1]
+    assert np.abs(weighed - averaged).max() > 1e-3
+    model = build_cnn((8, 8, 1), 3, filters=(4,), padding="same", units=(8,), batch_normalization=True)
+    model.set_weights(weights[: len(model.weights)])
+    found = np.concatenate([v.numpy().ravel() for v in model.trainable_variables])
+    np.testing.assert_array_equal(found, averaged)
+    model.compile(loss="sparse_categorical_crossentropy")
+    losses = [row["val_loss"] for row in facts["history"]]
+    np.testing.assert_allclose(model.evaluate(*VALIDATION.arrays, verbose=0), min(losses), rtol=1e-4)
+    # The training goes on with the weights: the averages follow them.
+    (_, before), (weighed, after) = watch._seen[0], watch._seen[1]
+    assert np.abs(after - before).max() > 1e-3
+    assert np.abs(weighed - after).max() > 1e-4
+
+
+@pytest.mark.parametrize(("epoch", "step"), [(0, 3), (1, 0), (2, 4)])
+def test_averages_and_mixed_images_go_on_as_well(tmp_path, epoch, step):
+    options = {"optimizer": averaging_sgd, "blend": mixup(3, 0.4, 0.1)}
+    whole = trained(arguments(tmp_path / "whole"), **options)
+    stop = StopAt(epoch, step, lambda: os.kill(os.getpid(), signal.SIGINT))
+    args = arguments(tmp_path / "stopped")
+    with pytest.raises(Interrupted, match="--resume"):
+        trained(args, interruption=stop, **options)
+    args.resume = True
+    assert_equal_runs(whole, trained(args, **options))
 
 
 def test_a_crash_goes_on_from_the_last_checkpoint(tmp_path):

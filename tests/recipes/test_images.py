@@ -557,3 +557,59 @@ def test_only_training_batches_are_augmented(streamed):
             np.testing.assert_array_equal(one, two)
     assert (one_pass(images.random_shift, epoch=3)[0][0] != augmented[0][0]).any()
     np.testing.assert_array_equal(np.concatenate([batch for batch, _, _ in split.batches(20)]), pixels)
+
+
+@pytest.mark.parametrize(("alpha", "smoothing"), [(0.0, 0.0), (0.0, 0.2), (0.4, 0.1)])
+def test_mixup(alpha, smoothing):
+    pixels, labels = noise(64, (4, 4, 1)), np.arange(64) % 5
+    blend = images.mixup(5, alpha, smoothing)
+    mixed, targets = (x.numpy() for x in blend(tf.constant(pixels), tf.constant(labels), tf.constant(SEED, tf.int64)))
+    again = blend(tf.constant(pixels), tf.constant(labels), tf.constant(SEED, tf.int64))
+    for one, two in zip((mixed, targets), again, strict=True):
+        np.testing.assert_array_equal(one, two)
+    np.testing.assert_allclose(tf.reduce_sum(targets, 1), 1, rtol=1e-5)
+    smooth = np.eye(5)[labels] * (1 - smoothing) + smoothing / 5
+    if not alpha:
+        assert mixed.dtype == "uint8"
+        np.testing.assert_array_equal(mixed, pixels)
+        np.testing.assert_allclose(targets, smooth, rtol=1e-5)
+        return
+    other = pixels[::-1].astype("float64")
+    moved = (mixed - pixels).reshape(64, -1)
+    shares = 1 - (moved * (other - pixels).reshape(64, -1)).sum(1) / np.square(other - pixels).sum((1, 2, 3))
+    assert shares.min() >= 0.5
+    assert np.ptp(shares) > 0.2
+    part = shares[:, None, None, None]
+    np.testing.assert_allclose(mixed, part * pixels + (1 - part) * other, atol=1e-2)
+    np.testing.assert_allclose(targets, shares[:, None] * smooth + (1 - shares[:, None]) * smooth[::-1], atol=1e-4)
+
+
+@pytest.mark.parametrize("streamed", [False, True], ids=["in memory", "streamed"])
+def test_labels_are_mixed_in_training_alone(streamed):
+    pixels, labels = noise(20), np.arange(20) % 3
+    split = Split.in_memory(pixels, labels)
+    if streamed:
+        split = Split(size=20, examples=tf.data.Dataset.from_tensor_slices((pixels, labels)))
+    epoch, blend = tf.Variable(0, dtype=tf.int64), images.mixup(3, 0.3, 0.1)
+    whole = list(split.training_batches(8, epoch, seed=1, blend=blend).as_numpy_iterator())
+    rest = list(split.training_batches(8, epoch, seed=1, blend=blend, first_step=1).as_numpy_iterator())
+    assert [batch[1].shape for batch in whole] == [(8, 3)] * 3
+    for one, two in zip(whole[1:], rest, strict=True):
+        for mine, other in zip(one, two, strict=True):
+            np.testing.assert_array_equal(mine, other)
+    assert next(iter(split.batches(8)))[1].shape == (8,)
+
+
+@pytest.mark.parametrize("streamed", [False, True], ids=["in memory", "streamed"])
+def test_grey_images_in_colour(streamed):
+    pixels, labels = noise(6), np.arange(6)
+    split = Split.in_memory(pixels, labels)
+    if streamed:
+        split = Split(size=6, examples=tf.data.Dataset.from_tensor_slices((pixels, labels)))
+    data = images.ImageData("toys", split, split, split, (8, 8, 1), list("abcdef"), "")
+    coloured = data.in_colour()
+    assert coloured.image_shape == (8, 8, 3)
+    found, same = stored(coloured.test)
+    np.testing.assert_array_equal(found, np.repeat(pixels, 3, axis=-1))
+    np.testing.assert_array_equal(same, labels)
+    assert coloured.in_colour() is coloured

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from recipes.common.data import Split
 from recipes.common.fit import EpochCounter, inverse_square_root_schedule
-from recipes.common.losses import SmoothedCrossentropy
+from recipes.common.losses import ClassAccuracy, ClassCrossentropy, SmoothedCrossentropy
 from zoo.checks import BadInput
 
 
@@ -61,3 +61,22 @@ def test_ignored_labels_have_no_weight(streamed):
         np.testing.assert_array_equal(whole[2][:5], (whole[1][:5] != 0).astype("float32"))
         assert not whole[2][5:].any()  # What fills the last batch up.
     assert split.take(2).ignored_label == 0
+
+
+def test_classes_may_be_integers_or_probabilities():
+    random = np.random.default_rng(0)
+    probabilities = random.dirichlet(np.ones(5), 12).astype("float32")
+    labels, mixed = random.integers(0, 5, 12), random.dirichlet(np.ones(5), 12).astype("float32")
+    loss = ClassCrossentropy()
+    expected = keras.losses.sparse_categorical_crossentropy(labels, probabilities)
+    np.testing.assert_allclose(loss.call(labels, probabilities), expected, rtol=1e-6)
+    np.testing.assert_allclose(loss.call(np.eye(5, dtype="float32")[labels], probabilities), expected, rtol=1e-5)
+    expected = -(mixed * np.log(probabilities)).sum(1)
+    np.testing.assert_allclose(loss.call(mixed, probabilities), expected, rtol=1e-4)
+    weights = random.uniform(0, 1, 12).astype("float32")
+    for truth, classes in ((labels, labels), (mixed, mixed.argmax(1))):
+        accuracy = ClassAccuracy()
+        accuracy.update_state(tf.constant(truth), probabilities, weights)
+        right = classes == probabilities.argmax(1)
+        assert float(accuracy.result()) == pytest.approx((right * weights).sum() / weights.sum(), rel=1e-5)
+        assert type(accuracy).from_config(accuracy.get_config()).name == "accuracy"

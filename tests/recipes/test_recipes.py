@@ -27,7 +27,8 @@ def run(recipe, *arguments):
     return importlib.import_module(f"recipes.{recipe}").main([*map(str, arguments)])
 
 
-LONG = {"bert", "gpt", "lstm_text_generator", "transformer"}  # Their own tests run them from end to end, with less.
+LONG = {"bert", "gpt", "lstm_text_generator", "transformer", "resnet"}  # Their own tests run them, with less.
+LONG |= {"alexnet", "inception"}  # They are the ResNet's recipe with other nets.
 
 
 @pytest.mark.parametrize("recipe", [pytest.param(name, marks=[pytest.mark.slow] * (name in LONG)) for name in RECIPES])
@@ -75,7 +76,7 @@ def test_a_run_leaves_its_report(finished):
     }
     assert names == expected
     plots = {path.name for path in (folder / "run/plots").iterdir()}
-    assert plots == {"learning_curves.png", "confusion_matrix.png", "mistakes.png"}
+    assert plots == {"learning_curves.png", "confusion_matrix.png", "mistakes.png", "heat_maps.png"}
     told = (folder / "run/report.md").read_text()
     assert f"{scores['accuracy']:.6g}" in told
     facts = json.loads((folder / "run/run.json").read_text())

@@ -178,7 +178,8 @@ def write(run, **changes):
     trained = classification_scores(labels, probabilities, ["no", "yes"])
     served = trained | {"tensorflow": "2.0", "keras_loaded": False, "loss": 0.25}
     given = {"trained": trained, "served": served, "training": TRAINING, "tuning": TUNING} | changes
-    report.write(run, **given, facts={"model": "cnn", "data": "toys/1.0.0", "parameters": 1234})
+    facts = {"model": "cnn", "data": "toys/1.0.0", "parameters": 1234}
+    report.write(run, **given, facts=facts, formats=None, transfer=None)
     return trained, served
 
 
@@ -189,6 +190,8 @@ def test_report_json_holds_everything_but_the_history(run):
         "trained": trained,
         "served": served,
         "training": {key: value for key, value in TRAINING.items() if key != "history"},
+        "formats": None,
+        "transfer": None,
         "tuning": TUNING,
     }
 
@@ -335,3 +338,34 @@ def test_plots_take_any_class_name(run):
     report.plot_mistakes(run, Split.in_memory(np.zeros((40, 8, 8, 1), np.uint8), labels), probabilities, names)
     for name in ("confusion_matrix", "mistakes"):
         pixels_of(run, name)
+
+
+def test_formats_and_transfer_stand_in_the_report(run):
+    numbers = {"accuracy": 0.5, "examples_per_second": 1000.0, "milliseconds": 1.5, "megabytes": 2.25}
+    formats = {
+        "onnx": numbers | {"difference": 2e-7, "same": True, "runtime": "onnxruntime 1"},
+        "litert": numbers | {"difference": 0.2, "same": False, "runtime": "ai_edge_litert 2"},
+        "openvino": {"failure": "no | operator"},
+    }
+    transfer = {"source": "a.safetensors", "frozen": 2, "epochs": 3}
+    transfer["from_random_weights"] = {"accuracy": 0.25, "loss": 1.75}
+    labels, probabilities = random_answers(60, 12)
+    names = [str(number) for number in range(12)]
+    scores = classification_scores(labels, probabilities, names)
+    parts = {"trained": scores, "served": scores, "training": TRAINING, "tuning": None}
+    report.write(run, **parts, facts={"model": "cnn", "data": "toys"}, formats=formats, transfer=transfer)
+    told = (run.folder / "report.md").read_text()
+    assert "| onnx | onnxruntime 1 | 0.5000 | 2e-07 | 1000 | 1.5 | 2.25 |" in told
+    assert "| litert | ai_edge_litert 2 | 0.5000 | 2e-01 (not the same) | 1000 | 1.5 | 2.25 |" in told
+    assert r"| openvino | no \| operator | | | | | |" in told
+    assert "| random | 0.2500 | 1.7500 |" in told
+    assert f"| top 5 accuracy | {scores['top_5_accuracy']:.6g} |" in told
+
+
+def test_top_5_accuracy():
+    labels, probabilities = random_answers(200, 11)
+    scores = classification_scores(labels, probabilities, [str(number) for number in range(11)])
+    five = np.argsort(-probabilities, axis=1)[:, :5]
+    assert scores["top_5_accuracy"] == pytest.approx((five == labels[:, None]).any(1).mean())
+    labels, probabilities = random_answers(200, 10)
+    assert "top_5_accuracy" not in classification_scores(labels, probabilities, [str(number) for number in range(10)])

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from zoo import build_cnn, serving
+from zoo import build_cnn, build_vit, serving
 from zoo.checks import BadInput
+from zoo.explain import attention_rollout, grad_cam
 from zoo.serving import UNFINISHED, export, export_image_classifier
 
 NAMES = ["cat", "dog", "Gänsefuß"]
@@ -76,9 +77,40 @@ def test_encoded_refuses_what_is_no_image(tmp_path):
         loaded.signatures["encoded"](image=tf.constant([b"not an image"]))
 
 
+def test_embed_gives_the_feature_vector(tmp_path):
+    net, version = exported(tmp_path)
+    found = tf.saved_model.load(str(version)).signatures["embed"](image=tf.constant(images()))["embedding"]
+    vectors = keras.Model(net.input, net.layers[-1].input)
+    np.testing.assert_allclose(found, vectors(images()), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["cnn", "vit"])
+def test_explain_shows_where_it_looks(kind, tmp_path):
+    net, look = model(3), grad_cam
+    if kind == "vit":
+        net = build_vit((12, 10, 3), 3, patch_size=2, num_layers=2, num_heads=2, hidden_dim=8)
+        look = attention_rollout
+    version = export_image_classifier(net, NAMES, tmp_path, examples=images(channels=3), heat_map=look)
+    loaded = tf.saved_model.load(str(version))
+    answer = loaded.signatures["explain"](image=tf.constant(images(channels=3)))
+    _, heat = look(net)(images(channels=3))
+    np.testing.assert_allclose(answer["heat_map"], heat, rtol=1e-4, atol=1e-5)
+    assert answer["heat_map"].shape == (5, 12, 10)
+    labels = loaded.signatures["serving_default"](image=tf.constant(images(channels=3)))["label"]
+    np.testing.assert_array_equal(answer["label"], labels)
+
+
+def test_more_files_are_part_of_the_export(tmp_path):
+    version = export_image_classifier(
+        model(), NAMES, tmp_path, examples=images(), more=lambda folder: (folder / "model.more").write_text("more")
+    )
+    assert (version / "model.more").read_text() == "more"
+    assert "serving_default" in tf.saved_model.load(str(version)).signatures
+
+
 def test_channels_that_no_file_has_are_served_raw_only(tmp_path):
     _, version = exported(tmp_path, channels=2)
-    assert set(tf.saved_model.load(str(version)).signatures) == {"serving_default"}
+    assert set(tf.saved_model.load(str(version)).signatures) == {"serving_default", "embed"}
 
 
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
@@ -128,9 +160,9 @@ def test_warmup_records_are_what_tensorflow_serving_reads(tmp_path):
         assert request.model_spec.name == "cnn"
         signature = loaded.signatures[request.model_spec.signature_name]
         inputs = {name: tf.constant(tf.make_ndarray(tensor)) for name, tensor in request.inputs.items()}
-        seen.append((request.model_spec.signature_name, len(signature(**inputs)["label"])))
+        seen.append((request.model_spec.signature_name, len(next(iter(signature(**inputs).values())))))
         assert log.SerializeToString() == record, "nothing that the message does not know"
-    assert seen == [("serving_default", 1), ("serving_default", 32), ("encoded", 1)]
+    assert seen == [("serving_default", 1), ("serving_default", 32), ("encoded", 1), ("embed", 1)]
 
 
 def test_versions_grow(tmp_path):
@@ -165,7 +197,7 @@ import sys, os, signal
 from recipes.common.quiet import import_tensorflow
 import_tensorflow()
 import numpy as np
-from zoo import build_cnn, serving
+from zoo import build_cnn, build_vit, serving
 
 point, folder = sys.argv[1:]
 def die(*_, **__):

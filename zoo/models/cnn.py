@@ -45,7 +45,8 @@ def build_cnn(
 
     Returns:
         An uncompiled model from `image` (B, H, W, C), uint8 or float, 0..255, to class probabilities (B, num_classes),
-        float32, each row summing to 1. Train it with `sparse_categorical_crossentropy`.
+        float32, each row summing to 1. Its stages' maps are those before the poolings, of layers `stage_1`, `stage_2`
+        and so on; see `zoo.features`. Train it with `sparse_categorical_crossentropy`.
 
     Raises:
         ValueError: If a size is not a positive integer, `dropout_rate` is outside [0, 1), `padding` is unknown, or
@@ -75,12 +76,12 @@ def build_cnn(
 
     inputs = keras.Input(input_shape, name="image")
     x = layers.Rescaling(1 / 255)(inputs)
-    for block in blocks:  # (B, H, W, C) -> (B, H/2, W/2, the block's last channels)
-        for channels in block:
+    for stage, block in enumerate(blocks, start=1):  # (B, H, W, C) -> (B, H/2, W/2, the block's last channels)
+        for index, channels in enumerate(block, start=1):
             x = layers.Conv2D(channels, kernel_size, padding=padding, use_bias=not batch_normalization)(x)
             if batch_normalization:
                 x = normalize()(x)
-            x = layers.ReLU()(x)
+            x = layers.ReLU(name=f"stage_{stage}" if index == len(block) else None)(x)
         x = layers.MaxPooling2D()(x)
     x = layers.Flatten()(x)  # (B, H * W * C)
     for width in units:

@@ -1,0 +1,252 @@
+"""Speed of image classifiers beside their peers: ResNet-50 and ViT-S/16 at 224x224 pixels, trained and served.
+
+python -m benchmarks.images                        both nets, training and inference, 3 repeats
+python -m benchmarks.images --nets resnet50 --only inference
+
+The nets are the same on all sides, with random weights and 1,000 classes, in float32. Training is in batches of 8
+images in memory, by SGD with momentum (ResNet-50) or AdamW (ViT-S/16), cross-entropy of integer labels, a new order in
+every epoch. The contestants:
+
+- zoo: the builder's net trained as its recipe does it, without augmentation and averages of the weights;
+- keras.applications (ResNet-50): `model.fit(x, y)` on float arrays, all settings as Keras has them;
+- timm: PyTorch eager, batches from tensors by a random permutation.
+
+Inference is of one image and of 8 in a request, by zoo's SavedModel, by its exports as ONNX, LiteRT and OpenVINO each
+in its own runtime, by keras.applications' net as a compiled function, and by timm's in inference mode. A turn of
+training is 4 steps, timed after one that traces and warms up; `benchmarks/common.py` says how turns are taken.
+"""
+
+import argparse
+import importlib.util
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks import common
+from benchmarks.common import Contestant, exit_without_torch, fit_in_turns, print_requests, print_setting, race
+from recipes.common.flags import positive_int
+
+SIDE, NUM_CLASSES, BATCH_SIZE, STEPS = 224, 1000, 8, 4
+NETS = ("resnet50", "vit_small")
+TIMM = {"resnet50": "resnet50", "vit_small": "vit_small_patch16_224"}
+LEARNING_RATE, MOMENTUM, WEIGHT_DECAY = 1e-3, 0.9, 1e-4
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.images", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--nets", nargs="+", choices=NETS, default=NETS)
+    parser.add_argument("--only", choices=("training", "inference"), help="default: both")
+    parser.add_argument("--repeats", type=positive_int, default=3, metavar="N", help="timed turns of each contestant")
+    parser.add_argument("--requests", type=positive_int, default=20, metavar="N", help="of one image, in a turn")
+    args = parser.parse_args(argv)
+    exit_without_torch()
+
+    print("## Image classifiers\n")
+    print_setting("tensorflow", "keras", "torch", "timm", "onnxruntime", "ai-edge-litert", "openvino", "numpy")
+    for net in args.nets:
+        if args.only != "inference":
+            contestants = [Contestant("zoo", train_zoo, (net,)), Contestant("timm, eager", train_timm, (net,))]
+            if net == "resnet50":
+                contestants.append(Contestant("keras.applications, plain `fit`", train_keras))
+            print(f"\n### Training {net}")
+            race(contestants, args.repeats, STEPS * BATCH_SIZE, batch_size=BATCH_SIZE, unit="images")
+        if args.only != "training":
+            with tempfile.TemporaryDirectory() as folder:
+                contestants = list(servers(net, folder, args.requests))
+                common.take_turns(contestants, args.repeats)
+            print(f"\n### Inference of {net}")
+            print_requests(contestants, args.requests, size=BATCH_SIZE, unit="images")
+
+
+def servers(net, folder, requests):
+    yield Contestant("zoo, SavedModel", serve_zoo, (net, folder, requests))
+    for kind, module in {"onnx": "onnxruntime", "litert": "ai_edge_litert", "openvino": "openvino"}.items():
+        if importlib.util.find_spec(module) is not None:
+            yield Contestant(f"zoo, {kind}", serve_format, (net, folder, requests, kind))
+    yield Contestant("timm, eager", serve_timm, (net, requests))
+    if net == "resnet50":
+        yield Contestant("keras.applications, compiled", serve_keras, (requests,))
+
+
+def images(count):
+    random = np.random.default_rng(0)
+    pixels = random.integers(0, 256, (count, SIDE, SIDE, 3), dtype=np.uint8)
+    return pixels, random.integers(0, NUM_CLASSES, count)
+
+
+def build(net):
+    from zoo import build_resnet, build_vit
+    from zoo.models.vit import VIT_SIZES
+
+    shape = (SIDE, SIDE, 3)
+    return (
+        build_resnet(shape, NUM_CLASSES) if net == "resnet50" else build_vit(shape, NUM_CLASSES, **VIT_SIZES["small"])
+    )
+
+
+def train_zoo(turns, net):
+    from recipes.common.quiet import import_tensorflow
+
+    import_tensorflow()
+    import keras
+
+    from recipes.common import devices
+    from recipes.common.data import Split
+    from recipes.common.losses import ClassCrossentropy
+    from recipes.common.parallel import DataParallel, OnCores
+
+    strategy = devices.strategy(1, BATCH_SIZE)
+    turns.start(devices.describe(strategy))
+    keras.utils.set_random_seed(0)
+    train = Split.in_memory(*images(STEPS * BATCH_SIZE))
+    with strategy.scope():
+        if net == "resnet50":
+            model = DataParallel(build(net))
+            optimizer = keras.optimizers.SGD(LEARNING_RATE, MOMENTUM, weight_decay=WEIGHT_DECAY)
+        else:
+            model = OnCores(build(net), BATCH_SIZE)
+            optimizer = keras.optimizers.AdamW(LEARNING_RATE, weight_decay=WEIGHT_DECAY)
+        at_once = devices.steps_per_execution(strategy, STEPS)
+        model.compile(optimizer, loss=ClassCrossentropy(), steps_per_execution=at_once)
+    fit_in_turns(turns, model, train, BATCH_SIZE)
+
+
+def train_keras(turns):
+    from recipes.common.quiet import import_tensorflow
+
+    import_tensorflow()
+    import keras
+    import tensorflow as tf
+
+    gpus = tf.config.list_physical_devices("GPU")
+    turns.start("1 x GPU" if gpus else "1 x CPU")
+    keras.utils.set_random_seed(0)
+    pixels, labels = images(STEPS * BATCH_SIZE)
+    x = keras.applications.resnet50.preprocess_input(pixels.astype("float32"))
+    model = keras.applications.ResNet50(weights=None, classes=NUM_CLASSES)
+    optimizer = keras.optimizers.SGD(LEARNING_RATE, MOMENTUM, weight_decay=WEIGHT_DECAY)
+    model.compile(optimizer, "sparse_categorical_crossentropy")
+    timer = common.epoch_timer(turns)
+    model.fit(x, labels, batch_size=BATCH_SIZE, epochs=common.ENDLESS, callbacks=[timer], verbose=0)
+
+
+def train_timm(turns, net):
+    import time
+
+    import torch
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    turns.start(f"1 x {device.type.upper()}")
+    torch.manual_seed(0)
+    model = timm_net(net).to(device).train()
+    pixels, labels = images(STEPS * BATCH_SIZE)
+    x = standardized(pixels, torch).to(device)
+    y = torch.tensor(labels).to(device)
+    if net == "resnet50":
+        optimizer = torch.optim.SGD(model.parameters(), LEARNING_RATE, MOMENTUM, weight_decay=WEIGHT_DECAY)
+    else:
+        optimizer = torch.optim.AdamW(model.parameters(), LEARNING_RATE, weight_decay=WEIGHT_DECAY)
+    loss_function = torch.nn.CrossEntropyLoss()
+    while True:
+        turns.wait()
+        began, total = time.perf_counter(), torch.zeros((), device=device)
+        for indices in torch.randperm(len(x), device=device).split(BATCH_SIZE):
+            optimizer.zero_grad()
+            loss = loss_function(model(x[indices]), y[indices])
+            loss.backward()
+            optimizer.step()
+            total += loss.detach()
+        total.item()  # Which waits for the device.
+        turns.report(time.perf_counter() - began)
+
+
+def serve_zoo(turns, net, folder, num_requests):
+    from recipes.common.quiet import import_tensorflow
+
+    import_tensorflow()
+    import tensorflow as tf
+
+    from zoo.serving import export_image_classifier
+
+    pixels, _ = images(BATCH_SIZE)
+    names = [str(number) for number in range(NUM_CLASSES)]
+    version = export_image_classifier(build(net), names, Path(folder) / "zoo", examples=pixels[:1])
+    serve = tf.saved_model.load(str(version)).signatures["serving_default"]
+    turns.start("1 x GPU" if tf.config.list_physical_devices("GPU") else "1 x CPU")
+
+    def answer(request):
+        return serve(image=tf.constant(request))["probabilities"].numpy()
+
+    common.time_requests(turns, answer, [pixels[:1]], pixels, BATCH_SIZE, num_requests)
+
+
+def serve_format(turns, net, folder, num_requests, kind):
+    from recipes.common.quiet import import_tensorflow
+
+    import_tensorflow()
+    from recipes.common.served_process import LOADERS
+    from zoo.formats import FORMATS, export_format
+
+    target = Path(folder) / kind
+    target.mkdir()
+    path = export_format(build(net), kind, target)
+    serve, _ = LOADERS[FORMATS[kind].suffix](str(path))
+    turns.start("1 x CPU")
+    pixels = images(BATCH_SIZE)[0].astype("float32")
+
+    def answer(request):
+        return serve("", {"image": request})["output"]
+
+    common.time_requests(turns, answer, [pixels[:1]], pixels, BATCH_SIZE, num_requests)
+
+
+def serve_keras(turns, num_requests):
+    from recipes.common.quiet import import_tensorflow
+
+    import_tensorflow()
+    import keras
+    import tensorflow as tf
+
+    model = keras.applications.ResNet50(weights=None, classes=NUM_CLASSES)
+    compiled = tf.function(lambda x: model(keras.applications.resnet50.preprocess_input(x), training=False))
+    turns.start("1 x GPU" if tf.config.list_physical_devices("GPU") else "1 x CPU")
+    pixels = images(BATCH_SIZE)[0].astype("float32")
+
+    def answer(request):
+        return compiled(tf.constant(request)).numpy()
+
+    common.time_requests(turns, answer, [pixels[:1]], pixels, BATCH_SIZE, num_requests)
+
+
+def serve_timm(turns, net, num_requests):
+    import torch
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    turns.start(f"1 x {device.type.upper()}")
+    model = timm_net(net).to(device).eval()
+    pixels, _ = images(BATCH_SIZE)
+
+    def answer(request):
+        with torch.inference_mode():
+            return model(standardized(request, torch).to(device)).softmax(-1).cpu().numpy()
+
+    common.time_requests(turns, answer, [pixels[:1]], pixels, BATCH_SIZE, num_requests)
+
+
+def standardized(pixels, torch):
+    """Images (B, H, W, C), 0..255, as timm takes them: (B, C, H, W), around 0."""
+    return (torch.tensor(pixels).permute(0, 3, 1, 2).float() / 255 - 0.5) / 0.5
+
+
+def timm_net(net):
+    from benchmarks.peers import torchvision_and_timm
+
+    _, timm = torchvision_and_timm()
+    return timm.create_model(TIMM[net], num_classes=NUM_CLASSES)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,106 @@
+"""Trains a vision Transformer to classify images and exports it for serving.
+
+python -m recipes.vit                 scikit-learn's handwritten digits: the reference run
+python -m recipes.vit --dry-run       every stage on a few examples
+python -m recipes.vit --formats saved_model,onnx,litert,openvino
+python -m recipes.vit --data cifar10 --augment shift-flip
+python -m recipes.vit --data path/to/folder --image-size 224 224 --from vit_small.safetensors --epochs 10
+"""
+
+from recipes.common import flags
+
+FAMILY = "vit"
+BATCH_SIZE = 128
+PATIENCE = 20  # Epochs without a better validation loss.
+TRIAL_EPOCHS = 10
+CLIPNORM = 1.0  # Of the gradient, as in the paper, appendix B.1.
+EMA_MOMENTUM = 0.99  # Of the weights' moving average, which is evaluated and kept (Polyak and Juditsky 1992).
+MIXUP_ALPHA, LABEL_SMOOTHING = 0.2, 0.1  # Zhang et al. 2017; Szegedy et al. 2015.
+SMALL_SIDE = 96  # Images of fewer pixels on a side are for a smaller net of smaller patches.
+SMALL = {"num_layers": 6, "num_heads": 3, "hidden_dim": 192}
+PATCHES = ((SMALL_SIDE, 16), (24, 4), (0, 2))  # Pixels of an image's side at least, and of a patch's.
+STOCHASTIC_DEPTH_RATE = 0.1  # As in Touvron et al. 2020, table 9.
+CHOICES = {"weight_decay": 0.05}
+
+
+def search_space(hp):
+    return {
+        "weight_decay": hp.Float("weight_decay", 1e-3, 0.5, sampling="log"),
+        "learning_rate": hp.Float("learning_rate", 1e-4, 3e-3, sampling="log"),
+    }
+
+
+def main(argv=None):
+    parser = flags.parser(__doc__, FAMILY, epochs=60, batch_size=BATCH_SIZE, learning_rate=1e-3)
+    flags.add_image_flags(parser)
+    flags.add_transfer_flags(parser)
+    args = parser.parse_args(argv)
+
+    from recipes.common.quiet import import_tensorflow
+
+    import_tensorflow()
+    from recipes.common import devices, images, runs, transfer, tune
+    from recipes.common.finish import finish_image_classifier
+    from recipes.common.fit import cosine_schedule, fit
+    from recipes.common.losses import ClassCrossentropy
+    from recipes.common.optimizers import AdamW
+    from recipes.common.parallel import OnCores
+    from zoo import build_vit
+    from zoo.explain import attention_rollout
+    from zoo.models.vit import VIT_SIZES
+
+    strategy = devices.set_up(args)
+    with runs.start(args) as run:
+        args = run.args  # A dry run's are smaller.
+        data = images.load(args.data, image_size=args.image_size, limit=args.limit, quick=args.dry_run)
+        data = data.in_colour() if getattr(args, "from") else data
+        steps, num_classes = data.train.steps(args.batch_size), len(data.class_names)
+        run.note_data(data.describe())
+        run.note(devices=devices.describe(strategy))
+        changes = {
+            "augment": images.AUGMENTATIONS[args.augment],
+            "blend": images.mixup(num_classes, MIXUP_ALPHA, LABEL_SMOOTHING),
+        }
+
+        def compiled(net, learning_rate, epochs, weight_decay=CHOICES["weight_decay"]):
+            rate = cosine_schedule(args, learning_rate, epochs, steps, reference_batch_size=BATCH_SIZE)
+            with strategy.scope():
+                model = OnCores(net, args.batch_size, global_clipnorm=CLIPNORM)
+                model.compile(
+                    AdamW(rate, weight_decay=weight_decay, use_ema=True, ema_momentum=EMA_MOMENTUM),
+                    loss=ClassCrossentropy(),
+                    steps_per_execution=devices.steps_per_execution(strategy, steps),
+                )
+            return model
+
+        def build(weight_decay, learning_rate=args.learning_rate, epochs=args.epochs):
+            side = min(data.image_shape[:2])
+            with strategy.scope():
+                net = build_vit(
+                    data.image_shape,
+                    num_classes,
+                    patch_size=next(size for least, size in PATCHES if side >= least),
+                    stochastic_depth_rate=STOCHASTIC_DEPTH_RATE,
+                    **(SMALL if side < SMALL_SIDE else VIT_SIZES["small"]),
+                )
+            return compiled(net, learning_rate, epochs, weight_decay)
+
+        tuning = found = None
+        if getattr(args, "from"):
+            with strategy.scope():
+                net = transfer.pretrained(args, FAMILY, data)
+            model, training, found = transfer.fine_tune(net, data, run, compiled, patience=PATIENCE, **changes)
+        else:
+            choices = CHOICES
+            if args.tune:
+                splits = [(data.train, data.validation)]
+                tuning = tune.search(search_space, build, splits, run, TRIAL_EPOCHS, **changes)
+                choices = tuning["best"]
+            model = build(**choices)
+            training = fit(model, data.train, data.validation, run, patience=PATIENCE, **changes)
+        parts = {"training": training, "tuning": tuning, "transfer": found}
+        return finish_image_classifier(model, data, run, heat_map=attention_rollout, **parts)
+
+
+if __name__ == "__main__":
+    flags.command_line(main)

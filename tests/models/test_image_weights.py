@@ -1,0 +1,211 @@
+"""Published weights of image nets: the same logits as the nets that they were trained in, and files that do not fit."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+
+from benchmarks.peers import torchvision_and_timm
+from zoo import load_pretrained
+from zoo.checks import BadInput
+from zoo.images import IMAGENET_MEAN, IMAGENET_STD
+
+torch = pytest.importorskip("torch")
+safetensors_torch = pytest.importorskip("safetensors.torch")
+try:
+    torchvision, timm = torchvision_and_timm()
+except ImportError as error:
+    pytest.skip(str(error), allow_module_level=True)
+
+CLASSES, TOLERANCE = 7, 1e-4
+HALF = (0.5, 0.5, 0.5)
+VIT = {"hidden_dim": 128, "mlp_dim": 512, "num_layers": 2, "num_heads": 2, "num_classes": CLASSES}
+TIMM_VIT = {"img_size": 32, "patch_size": 8, "embed_dim": 128, "depth": 2, "num_heads": 2, "num_classes": CLASSES}
+
+
+def torch_nets():
+    """Name -> (a net with random weights, the side of its images, mean and std of its pixels)."""
+    models, imagenet = torchvision.models, (IMAGENET_MEAN, IMAGENET_STD)
+    vit = models.VisionTransformer(image_size=32, patch_size=8, **VIT)
+    torch.nn.init.normal_(vit.heads.head.weight)  # It begins with zeros.
+    return {
+        "alexnet": (models.alexnet(num_classes=CLASSES), 224, *imagenet),
+        "resnet18": (models.resnet18(num_classes=CLASSES), 64, *imagenet),
+        "resnet50": (models.resnet50(num_classes=CLASSES), 64, *imagenet),
+        "vit": (vit, 32, *imagenet),
+        "timm-resnet34": (timm.create_model("resnet34", num_classes=CLASSES), 64, *imagenet),
+        "timm-resnet50": (timm.create_model("resnet50", num_classes=CLASSES), 64, *imagenet),
+        "timm-vit": (timm.models.VisionTransformer(**TIMM_VIT), 32, HALF, HALF),
+    }
+
+
+def randomized(net):
+    """Gives a net weights that do not shrink what they are given, and statistics that are not 0 and 1."""
+    generator = torch.Generator().manual_seed(0)
+    for module in net.modules():
+        if isinstance(module, torch.nn.Conv2d | torch.nn.Linear):
+            torch.nn.init.kaiming_normal_(module.weight, generator=generator)
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean.normal_(0, 0.1, generator=generator)
+            module.running_var.uniform_(0.5, 1.5, generator=generator)
+            torch.nn.init.uniform_(module.weight, 0.5, 1.5, generator=generator)
+            torch.nn.init.normal_(module.bias, 0, 0.1, generator=generator)
+    return net.eval()
+
+
+def images(side, channels=3):
+    return np.random.default_rng(0).integers(0, 256, (3, side, side, channels)).astype("uint8")
+
+
+def logits(model, pixels):
+    """What goes into the last layer's softmax."""
+    head = model.layers[-1]
+    vectors = keras.Model(model.input, head.input)(pixels)
+    return np.asarray(vectors @ head.kernel + head.bias)
+
+
+def saved(net, folder):
+    folder.mkdir(parents=True, exist_ok=True)
+    safetensors_torch.save_file(net.state_dict(), folder / "net.safetensors")
+    return folder / "net.safetensors"
+
+
+@pytest.mark.parametrize(
+    "name", ["alexnet", "resnet18", "resnet50", "vit", "timm-resnet34", "timm-resnet50", "timm-vit"]
+)
+def test_logits_equal_pytorch_s(name, tmp_path):
+    torch.manual_seed(0)
+    net, side, mean, std = torch_nets()[name]
+    path = saved(randomized(net), tmp_path)
+    model, tokenizer = load_pretrained(path, input_shape=(side, side, 3))
+    assert tokenizer is None
+    pixels = images(side)
+    standard = (pixels / 255 - np.array(mean)) / np.array(std)
+    with torch.no_grad():
+        expected = net(torch.tensor(standard.transpose(0, 3, 1, 2), dtype=torch.float32)).numpy()
+    np.testing.assert_allclose(logits(model, pixels), expected, atol=TOLERANCE * max(1, np.abs(expected).max()))
+    assert np.ptp(expected) > 0.1  # The nets tell the images apart.
+
+
+def keras_file(model, path):
+    """Saves a model of keras.applications in the form of its published files."""
+    import h5py
+    from keras.src.legacy.saving import legacy_h5_format
+
+    random = np.random.default_rng(0)
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.moving_mean.assign(random.normal(0, 0.1, layer.moving_mean.shape))
+            layer.moving_variance.assign(random.uniform(0.5, 1.5, layer.moving_variance.shape))
+        elif getattr(layer, "bias", None) is not None:
+            layer.bias.assign(random.normal(0, 0.1, layer.bias.shape))
+    with h5py.File(path, "w") as file:
+        legacy_h5_format.save_weights_to_hdf5_group(file, model)
+    return path
+
+
+@pytest.mark.parametrize(("name", "side"), [("InceptionV3", 80), ("ResNet50", 64)])
+def test_logits_equal_keras_applications(name, side, tmp_path):
+    applications = {"InceptionV3": keras.applications.inception_v3, "ResNet50": keras.applications.resnet50}[name]
+    options = {"weights": None, "classes": CLASSES, "input_shape": (side, side, 3)}
+    if name == "InceptionV3":  # Another one before, so that its layers' numbers do not begin at 1.
+        getattr(applications, name)(**options)
+    net = getattr(applications, name)(**options)
+    path = keras_file(net, tmp_path / "weights.h5")
+    model, _ = load_pretrained(path, input_shape=(side, side, 3))
+    pixels = images(side)
+    expected = logits(net, applications.preprocess_input(pixels.astype("float32")))
+    np.testing.assert_allclose(logits(model, pixels), expected, atol=TOLERANCE * max(1, np.abs(expected).max()))
+    assert np.ptp(expected) > 0.1
+
+
+def test_a_new_head_begins_at_random_and_the_rest_as_it_was(tmp_path):
+    path = saved(randomized(torchvision.models.resnet18(num_classes=CLASSES)), tmp_path)
+    model, _ = load_pretrained(path)
+    other, _ = load_pretrained(path, num_classes=3, input_shape=(40, 48, 3), name="flowers")
+    assert (other.name, other.input_shape, other.output_shape) == ("flowers", (None, 40, 48, 3), (None, 3))
+    for mine, before in zip(other.weights[:-2], model.weights[:-2], strict=True):
+        np.testing.assert_array_equal(mine.numpy(), before.numpy())
+
+
+def test_a_file_without_a_head(tmp_path):
+    net = keras.applications.ResNet50(weights=None, include_top=False, input_shape=(64, 64, 3))
+    path = keras_file(net, tmp_path / "notop.h5")
+    with pytest.raises(BadInput, match=r"notop\.h5 has no head: say by num_classes"):
+        load_pretrained(path)
+    model, _ = load_pretrained(path, num_classes=4)
+    assert model.output_shape == (None, 4)
+
+
+def test_timm_s_folder_says_how_pixels_are_standardised(tmp_path):
+    net = timm.models.VisionTransformer(**TIMM_VIT)
+    safetensors_torch.save_file(net.state_dict(), tmp_path / "model.safetensors")
+    statistics = {"mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6]}
+    config = {"architecture": "vit", "num_classes": CLASSES, "pretrained_cfg": statistics}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    model, _ = load_pretrained(tmp_path)
+    pixels = images(32)
+    found = model.get_layer("standardize")(pixels)
+    np.testing.assert_allclose(found, (pixels / 255 - [0.1, 0.2, 0.3]) / [0.4, 0.5, 0.6], rtol=1e-4, atol=1e-5)
+
+
+def test_positions_are_resized_as_timm_does(tmp_path):
+    path = saved(timm.models.VisionTransformer(**TIMM_VIT), tmp_path)
+    model, _ = load_pretrained(path, input_shape=(64, 64, 3))
+    larger = timm.models.VisionTransformer(**TIMM_VIT | {"img_size": 64})
+    timm.models.load_checkpoint(larger, path, filter_fn=timm.models.vision_transformer.checkpoint_filter_fn)
+    expected = larger.pos_embed.detach().numpy()[0]
+    np.testing.assert_allclose(model.get_layer("positions").embeddings, expected, atol=1e-2 * expected.std())
+
+
+def resnet_tensors():
+    return torchvision.models.resnet18(num_classes=CLASSES).state_dict()
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda t: t.pop("layer2.0.bn1.weight"), r"1 missing: layer2\.0\.bn1\.weight"),
+        (lambda t: t.update({"layer1.0.se.weight": torch.ones(2)}), r"1 left over: layer1\.0\.se\.weight"),
+        (
+            lambda t: t.update({"layer1.0.conv1.weight": torch.ones(64, 64, 1, 1)}),
+            r"1 of a shape that resnet has no place for: layer1\.0\.conv1\.weight \(64, 64, 1, 1\)",
+        ),
+        (lambda t: t.pop("conv1.weight"), r"the tensor 'conv1\.weight' is missing"),
+        (
+            lambda t: [t.pop(name) for name in list(t) if name.startswith("layer4.1.")],
+            "stages of 2, 2, 2, 1 basic blocks is another variant; known are the depths 18, 34, 50, 101, 152",
+        ),
+        (lambda t: [t.pop(name) for name in list(t) if name.startswith("layer1.")], "of no net that is known here"),
+    ],
+)
+def test_tensors_that_do_not_fit_are_named(change, told, tmp_path):
+    tensors = resnet_tensors()
+    change(tensors)
+    safetensors_torch.save_file(tensors, tmp_path / "net.safetensors")
+    with pytest.raises(BadInput, match=told):
+        load_pretrained(tmp_path / "net.safetensors")
+
+
+def test_choices_that_the_net_has_not(tmp_path):
+    path = saved(torchvision.models.resnet18(num_classes=CLASSES), tmp_path)
+    with pytest.raises(BadInput, match=r"dropout_rate=0\.1: .* is for build_resnet, which has no such choice"):
+        load_pretrained(path, dropout_rate=0.1)
+    with pytest.raises(BadInput, match=r"input_shape=\(8, 8, 3\) is too small"):
+        load_pretrained(path, input_shape=(8, 8, 3))
+    with pytest.raises(BadInput, match=r"mean=.* one for each of the 1 channel"):
+        load_pretrained(path, input_shape=(64, 64, 1))
+
+
+def test_a_truncated_or_pickled_file(tmp_path):
+    path = saved(torchvision.models.resnet18(num_classes=CLASSES), tmp_path)
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(BadInput, match="no whole safetensors file"):
+        load_pretrained(path)
+    (tmp_path / "weights.h5").write_bytes(b"no HDF5")
+    with pytest.raises(BadInput, match="no whole HDF5 file"):
+        load_pretrained(tmp_path / "weights.h5")
+    torch.save(resnet_tensors(), tmp_path / "net.pth")
+    with pytest.raises(BadInput, match="is a file: name the folder"):
+        load_pretrained(tmp_path / "net.pth")
