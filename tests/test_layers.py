@@ -239,3 +239,29 @@ def test_ids_outside_the_vocabulary_are_refused(wrong):
     with pytest.raises(tf.errors.InvalidArgumentError, match="not in"):
         tf.function(layer, autograph=False)(tf.constant(tokens))
     assert layer(tokens[1:]).shape == (1, 2, 4)
+
+
+def test_dropout_on_a_core_leaves_whole_rows_out_where_its_noise_has_their_shape():
+    layer = layers.Dropout(0.25, noise_shape=(None, 1, 1), seed=0)
+    ones = np.ones((400, 3, 2), "float32")
+    with layers.on_one_core():
+        found = np.asarray(layer(ones, training=True)).reshape(400, -1)
+        again = np.asarray(layer(ones, training=True)).reshape(400, -1)
+    assert set(np.unique(found)) == {np.float32(0), np.float32(1 / 0.75)}
+    assert (found == found[:, :1]).all()
+    assert 60 < (found[:, 0] == 0).sum() < 140
+    assert (found != again).any()
+
+
+def test_an_initializer_of_each_weight_draws_its_own_numbers():
+    shared = keras.initializers.RandomNormal(stddev=0.02)
+    drawn = [
+        np.asarray(layers.initializer(given)((3, 4))) for given in (shared, shared, "glorot_uniform", "glorot_uniform")
+    ]
+    assert len({array.tobytes() for array in drawn}) == 4
+    assert np.abs(drawn[0]).max() < 0.2
+
+    def ones(shape, dtype=None):
+        return keras.ops.ones(shape)
+
+    assert layers.initializer(ones) is ones
