@@ -130,8 +130,9 @@ def _transfer_lines(transfer, trained):
         "",
         "## What the published weights bring",
         "",
-        f"Begun with {cell(transfer['source'])}: {transfer['epochs']} epochs of the new head alone, then all but the "
-        f"first {transfer['frozen']} stages. The other net is the same from random weights, for as many epochs.",
+        f"Begun with {cell(transfer['source'])}: the new head alone (epochs: {transfer['epochs']}), then all but the "
+        f"first stages (kept as they were: {transfer['frozen']}). The other net is the same from random weights, for "
+        "as many epochs.",
         "",
         "| weights at the beginning | accuracy | loss |",
         "| --- | --: | --: |",

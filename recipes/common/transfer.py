@@ -5,8 +5,9 @@ from contextlib import suppress
 from pathlib import Path
 
 import keras
+import tensorflow as tf
 
-from recipes.common import report
+from recipes.common import report, workers
 from recipes.common.fit import fit
 from recipes.common.images import ImageData
 from recipes.common.parallel import DataParallel
@@ -20,13 +21,15 @@ LOWER = 0.1  # The rate of the stages, of the head's: they have learned already.
 
 
 def pretrained(args, family: str, data: ImageData) -> keras.Model:
-    """Returns the net that `--from` names, with a head at random for the classes of the data.
+    """Returns the net that `--from` names, with a head at random for the classes of the data; called in the strategy.
 
     Raises:
         ValueError: If there are no such weights, they are of another family than `family`, or do not fit the images;
-            or `--freeze` is more than there are stages, or `--tune` is given too.
+            `--freeze` is more than there are stages, `--tune` is given too, or several machines train.
     """
     source = getattr(args, "from")
+    if workers.are_several(tf.distribute.get_strategy()):
+        raise BadInput("--from: for images only on one machine; several train one net, once.")
     if args.tune:
         raise BadInput("--tune does not go with --from: choose a --learning-rate, and --freeze.")
     path = Path(source).resolve()
@@ -73,7 +76,7 @@ def fine_tune(
     head_epochs = max(1, round(HEAD_SHARE * args.epochs))
     other = type(model).from_config(model.get_config())  # Its weights are random.
 
-    print(f"\nThe new head, for {head_epochs} of {args.epochs + head_epochs} epochs:\n")
+    print(f"\nThe new head alone, {head_epochs} of {args.epochs + head_epochs} epochs:\n")
     freeze(model, len(stages(model)))
     head_run = run.with_arguments(epochs=head_epochs).part("head")
     fit(compiled(model, args.learning_rate, head_epochs), data.train, data.validation, head_run, **training)
