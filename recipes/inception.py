@@ -46,6 +46,7 @@ def main(argv=None):
     from recipes.common.parallel import DataParallel
     from zoo import build_inception
 
+    transfer.check_flags(args)
     strategy = devices.set_up(args)
     with runs.start(args) as run:
         args = run.args  # A dry run's are smaller.

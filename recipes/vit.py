@@ -49,6 +49,7 @@ def main(argv=None):
     from zoo.explain import attention_rollout
     from zoo.models.vit import VIT_SIZES
 
+    transfer.check_flags(args)
     strategy = devices.set_up(args)
     with runs.start(args) as run:
         args = run.args  # A dry run's are smaller.

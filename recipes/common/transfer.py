@@ -1,7 +1,6 @@
 """`--from`: published weights with a new head, which learns first, and then the stages from the top."""
 
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
 import keras
@@ -20,24 +19,30 @@ HEAD_SHARE = 0.2  # Of the epochs, in which the head alone learns.
 LOWER = 0.1  # The rate of the stages, of the head's: they have learned already.
 
 
+def check_flags(args) -> None:
+    """Raises `BadInput` where `--from` and `--freeze` do not go with the other flags, before anything is read."""
+    source = getattr(args, "from")
+    if source is None:
+        if args.freeze is not None:
+            raise BadInput(f"--freeze {args.freeze}: there is nothing to keep without --from.")
+        return
+    if args.tune:
+        raise BadInput("--tune does not go with --from: choose a --learning-rate, and --freeze.")
+    path = Path(source).resolve()
+    if Path(args.run_dir).resolve() in (path, *path.parents):
+        raise BadInput(f"--from {source} is in --run-dir {args.run_dir}, which a new run sets aside: name another one.")
+
+
 def pretrained(args, family: str, data: ImageData) -> keras.Model:
     """Returns the net that `--from` names, with a head at random for the classes of the data; called in the strategy.
 
     Raises:
         ValueError: If there are no such weights, they are of another family than `family`, or do not fit the images;
-            `--freeze` is more than there are stages, `--tune` is given too, or several machines train.
+            `--freeze` is more than there are stages, or several machines train.
     """
     source = getattr(args, "from")
     if workers.are_several(tf.distribute.get_strategy()):
         raise BadInput("--from: for images only on one machine; several train one net, once.")
-    if args.tune:
-        raise BadInput("--tune does not go with --from: choose a --learning-rate, and --freeze.")
-    path = Path(source).resolve()
-    with suppress(OSError):
-        if Path(args.run_dir).resolve() in (path, *path.parents):
-            raise BadInput(
-                f"--from {source} is in --run-dir {args.run_dir}, which a new run sets aside: name another one."
-            )
     try:
         model, _ = load_pretrained(source, num_classes=len(data.class_names), input_shape=data.image_shape)
     except BadInput as error:

@@ -67,6 +67,8 @@ def test_a_transfer_is_compared_and_served_as_trained(published, tmp_path, capsy
     [
         (resnet, ["--from", "{}", "--freeze", "5"], "--freeze 5: a resnet has 4 stages"),
         (resnet, ["--from", "{}", "--tune", "2"], "--tune does not go with --from"),
+        (vit, ["--freeze", "1"], "--freeze 1: there is nothing to keep without --from"),
+        (resnet, ["--from", "{}", "--run-dir", "{}/.."], "which a new run sets aside"),
         (resnet, ["--from", "{}x"], "there is no such folder"),
         (resnet, ["--from", "{}", "--image-size", "16", "16"], r"is too small.* Give an --image-size"),
         (vit, ["--from", "{}"], "these are the weights of a resnet; use python -m recipes.resnet"),
@@ -75,5 +77,5 @@ def test_a_transfer_is_compared_and_served_as_trained(published, tmp_path, capsy
 def test_what_does_not_go_with_published_weights(recipe, arguments, told, published, tmp_path):
     given = [argument.format(published) for argument in arguments]
     with pytest.raises(BadInput, match=told):
-        recipe.main([*SMALL, *given, *folders(tmp_path)])
+        recipe.main([*SMALL, *folders(tmp_path), *given])
     assert not (tmp_path / "export").exists()
