@@ -135,6 +135,7 @@ def fit(
         keeper.restore()
     devices.give_each_replica_its_own_random_numbers(model)
     counter = EpochCounter(keeper.epoch)
+    changes = {name: change for name, change in (("augment", augment), ("blend", blend)) if change is not None}
     if workers.is_chief(strategy):
         callbacks = [keras.callbacks.TensorBoard(str(run.folder / "tensorboard"), write_graph=False), *callbacks]
     callbacks = [speed, keeper, counter, *callbacks, _Last(keeper)]
@@ -143,7 +144,7 @@ def fit(
             # After an interruption inside an epoch: first the rest of that epoch, then the others.
             first_step = keeper.step
             batches = train.training_batches(
-                args.batch_size, counter.epoch, seed=args.seed, first_step=first_step, augment=augment, blend=blend
+                args.batch_size, counter.epoch, seed=args.seed, first_step=first_step, **changes
             )
             model.fit(
                 workers.own_share(batches, strategy),
@@ -168,16 +169,15 @@ def fit(
         "checkpoint_share": keeper.pace.share(),
     }
     if facts["examples_per_second"] and devices.are_apart(strategy):
-        random_changes = {"augment": augment, "blend": blend}
         together = facts["examples_per_second"]
-        facts |= _scaling(model, train, args, random_changes, together, strategy.num_replicas_in_sync)
+        facts |= _scaling(model, train, args, changes, together, strategy.num_replicas_in_sync)
     return facts
 
 
-def _scaling(model, train, args, random_changes, together, replicas) -> dict:
+def _scaling(model, train, args, changes, together, replicas) -> dict:
     """Returns how fast one device alone takes the same batches, and what share of `replicas` times that was reached."""
     speed = _Speed(args.batch_size)
-    batches = train.training_batches(args.batch_size, EpochCounter().epoch, seed=args.seed, **random_changes)
+    batches = train.training_batches(args.batch_size, EpochCounter().epoch, seed=args.seed, **changes)
     some, one = batches.take(STEPS_ALONE), tf.distribute.get_strategy()
     at_once = devices.steps_per_execution(one, min(STEPS_ALONE, train.steps(args.batch_size)))
     try:

@@ -169,7 +169,7 @@ def make(folder, name, replicas, *flags) -> Learner:
     family, found = FAMILIES[name], []
 
     def fit(model, train, validation, run, *, augment=None, blend=None, **_):
-        changes = {"augment": augment, "blend": blend}
+        changes = {name: change for name, change in (("augment", augment), ("blend", blend)) if change is not None}
         found.append(Learner(model, train, validation, run.args.batch_size, run.args.seed, changes))
         raise Made
 
