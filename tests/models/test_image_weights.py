@@ -71,8 +71,15 @@ def saved(net, folder):
     return folder / "net.safetensors"
 
 
+MORE = ("resnet18", "timm-resnet34", "timm-resnet50")  # They have the names of the tensors of another one.
+
+
 @pytest.mark.parametrize(
-    "name", ["alexnet", "resnet18", "resnet50", "vit", "timm-resnet34", "timm-resnet50", "timm-vit"]
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] * (name in MORE))
+        for name in ("alexnet", "resnet50", "vit", "timm-vit", *MORE)
+    ],
 )
 def test_logits_equal_pytorch_s(name, tmp_path):
     torch.manual_seed(0)

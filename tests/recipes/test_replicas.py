@@ -112,11 +112,15 @@ FAMILIES = {
         },
     ),
 }
+LIKE_OTHERS = (
+    "alexnet",
+    "feature_transformer",
+)  # In what they hand to `fit` they are the ResNet and the churn classifier.
 ON_FOUR = ("mlp", "cnn", "regressor")  # The others take long to trace four times.
 COMPARED = [
     pytest.param((name, replicas), id=f"{name}-{replicas}", marks=[pytest.mark.slow] * slow)
     for name in FAMILIES
-    for replicas, slow in ((2, False), (4, name not in ON_FOUR))
+    for replicas, slow in ((2, name in LIKE_OTHERS), (4, name not in ON_FOUR))
 ]
 CLIPPED = [name for name, family in FAMILIES.items() if "CLIPNORM" in family.small]
 FULL = ("lstm_text_generator",)  # What is held out is read in 16 rows, of which the last may be short.
@@ -401,7 +405,9 @@ def test_clipping_acts_at_each_step_on_the_whole_gradient(name, replicas, seen):
 # Where replicas can go wrong.
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name in LIKE_OTHERS)) for name in FAMILIES]
+)
 def test_shares_of_a_batch_weigh_differently(name, seen):
     """Or what is above would say little: some share has more examples or positions that count, and some has none."""
     learner = seen(name, 1).learner
