@@ -6,6 +6,7 @@ tensor that it is known by, how its sizes are found, and what our weights are ma
 """
 
 import inspect
+import io
 import math
 import re
 from collections import Counter
@@ -140,7 +141,8 @@ def _assign(path, net, model, tensors, *, new_head):
         try:
             value = net.value(variable, layer, kind, take)
         except KeyError as error:
-            missing.append(error.args[0])
+            if not (new_head and layer == HEAD):
+                missing.append(error.args[0])
             continue
         except ValueError:  # It could not be brought into a form like ours.
             value = None
@@ -149,8 +151,6 @@ def _assign(path, net, model, tensors, *, new_head):
         if value is None or value.shape != variable.shape:
             misshapen += [f"{name} {tensors[name].shape}" for name in sorted(used - before)]
         values.append((variable, value))
-    if new_head:
-        missing = [name for name in missing if not re.match(r"(fc|head|heads|classifier|predictions)\b", name)]
     extra = [name for name in tensors if name not in used and not name.endswith("num_batches_tracked")]
     troubles = {"missing": missing, "left over": extra, f"of a shape that {model.name} has no place for": misshapen}
     if told := [f"{len(names)} {trouble}: {listed(names)}" for trouble, names in troubles.items() if names]:
@@ -182,8 +182,9 @@ def _in_hdf5(path):
     """Returns the tensors of a file of keras.applications, as "layer/kernel"."""
     import h5py  # type: ignore[import-untyped]
 
-    check_hdf5(path.read_bytes(), str(path))
-    file = h5py.File(path, "r")
+    contents = path.read_bytes()
+    check_hdf5(contents, str(path))
+    file = h5py.File(io.BytesIO(contents), "r")  # What was checked, whatever becomes of the file.
     found: dict[str, Any] = {}
 
     def note(name, item):
