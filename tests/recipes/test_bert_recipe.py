@@ -144,6 +144,7 @@ def test_classifying(tmp_path, reviews):
     assert [name.decode() for name in answer["classes"][0].numpy()] == ["animal", "food"]
 
 
+@pytest.mark.slow
 def test_classifying_texts_without_words(tmp_path):
     """There is nothing that a logistic regression on words could count: the report says so."""
     draw = random.Random(0)
@@ -171,6 +172,7 @@ def test_dry_run_of_classifying_a_rare_class(tmp_path):
     assert run(*classifying(tmp_path, path, "--dry-run", "--batch-size", 1))["examples"] == 15
 
 
+@pytest.mark.slow
 def test_a_search_from_a_source_leaves_its_depth_alone(pretrained, reviews, tmp_path, monkeypatch):
     monkeypatch.setitem(recipes.bert.TRIAL_EPOCHS, "classify", 1)
     run(*classifying(tmp_path, reviews, "--from", pretrained[0] / "run/pretrained", "--tune", 1, "--epochs", 1))
@@ -215,6 +217,7 @@ def test_pretraining_goes_on_from_a_checkpoint_in_its_tokens(pretrained, tmp_pat
     assert again["nats_per_token"] < before["nats_per_token"]
 
 
+@pytest.mark.slow
 def test_dry_run_of_classifying(tmp_path, capsys):
     run("--task", "classify", "--dry-run", *folders(tmp_path))
     told = capsys.readouterr().out

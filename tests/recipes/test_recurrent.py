@@ -245,7 +245,13 @@ def test_the_compiled_step_is_the_mean_over_all_shares(choices, monkeypatch):
     assert_trained_as_by_hand(model, train(model), by_hand(choices))
 
 
-@pytest.mark.parametrize("choices", NETS.values(), ids=NETS)
+@pytest.mark.parametrize(
+    "choices",
+    [
+        pytest.param(net, id=name, marks=[pytest.mark.slow] * bool(place))
+        for place, (name, net) in enumerate(NETS.items())
+    ],
+)
 def test_the_step_that_is_not_compiled_is_the_same(choices):
     model = recurrent(choices, kind=OwnStep)
     model.training_state.assign(np.ones(model.training_state.shape))

@@ -89,7 +89,7 @@ def assert_same_end(one, other):
         assert other_row == pytest.approx(row, rel=TOLERANCE)
 
 
-@pytest.mark.parametrize("family", SMALL)
+@pytest.mark.parametrize("family", [pytest.param(name, marks=[pytest.mark.slow] * (name != "mlp")) for name in SMALL])
 def test_two_workers_learn_what_one_process_learns(tmp_path, family):
     """With a last batch that is not full; the text generator carries its state from batch to batch."""
     alone = Process(tmp_path / "alone", family)

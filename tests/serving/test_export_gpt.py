@@ -68,7 +68,8 @@ def exported(tmp_path_factory):
     return functools.cache(lambda *which: Exported(tmp_path_factory.mktemp("gpt"), *which))
 
 
-every_model = pytest.mark.parametrize("which", [("characters", "gpt2"), ("subwords", "llama")], ids=str)
+LLAMA_IN_SUBWORDS = pytest.param(("subwords", "llama"), marks=pytest.mark.slow, id="llama")
+every_model = pytest.mark.parametrize("which", [pytest.param(("characters", "gpt2"), id="gpt2"), LLAMA_IN_SUBWORDS])
 
 
 @every_model
