@@ -7,7 +7,8 @@ The nets are the same on all sides, with random weights and 1,000 classes, in fl
 images in memory, by SGD with momentum (ResNet-50) or AdamW (ViT-S/16), cross-entropy of integer labels, a new order in
 every epoch. The contestants:
 
-- zoo: the builder's net trained as its recipe does it, without augmentation and averages of the weights;
+- zoo: the builder's net trained by the recipe's step, at one rate, without changes of the images, averages of the
+  weights, clipping and stochastic depth;
 - keras.applications (ResNet-50): `model.fit(x, y)` on float arrays, all settings as Keras has them;
 - timm: PyTorch eager, batches from tensors by a random permutation.
 
@@ -17,7 +18,7 @@ training is 4 steps, timed after one that traces and warms up; `benchmarks/commo
 """
 
 import argparse
-import importlib.util
+import contextlib
 import tempfile
 from pathlib import Path
 
@@ -26,6 +27,8 @@ import numpy as np
 from benchmarks import common
 from benchmarks.common import Contestant, exit_without_torch, fit_in_turns, print_requests, print_setting, race
 from recipes.common.flags import positive_int
+from zoo.checks import BadInput
+from zoo.formats import FORMATS, check_format
 
 SIDE, NUM_CLASSES, BATCH_SIZE, STEPS = 224, 1000, 8, 4
 NETS = ("resnet50", "vit_small")
@@ -63,8 +66,9 @@ def main(argv=None):
 
 def servers(net, folder, requests):
     yield Contestant("zoo, SavedModel", serve_zoo, (net, folder, requests))
-    for kind, module in {"onnx": "onnxruntime", "litert": "ai_edge_litert", "openvino": "openvino"}.items():
-        if importlib.util.find_spec(module) is not None:
+    for kind in FORMATS:
+        with contextlib.suppress(BadInput):
+            check_format(kind)
             yield Contestant(f"zoo, {kind}", serve_format, (net, folder, requests, kind))
     yield Contestant("timm, eager", serve_timm, (net, requests))
     if net == "resnet50":

@@ -90,7 +90,9 @@ def main(argv=None):
         if getattr(args, "from"):
             with strategy.scope():
                 net = transfer.pretrained(args, FAMILY, data)
-            model, training, found = transfer.fine_tune(net, data, run, compiled, patience=PATIENCE, **changes)
+            model, training, found = transfer.fine_tune(
+                net, data, run, strategy, compiled, patience=PATIENCE, **changes
+            )
         else:
             choices = CHOICES
             if args.tune:

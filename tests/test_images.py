@@ -74,9 +74,10 @@ def test_frozen_stages_keep_their_weights_and_the_others_learn(name):
     assert all(layer.trainable for layer in model.layers)
 
 
-def test_without_its_stages_the_head_alone_learns():
-    model = NETS["resnet-small"][0]()
-    freeze(model, 3)
+@pytest.mark.parametrize(("name", "count"), [("resnet-small", 3), ("alexnet", 3), ("vit", 3)])
+def test_without_its_stages_the_head_alone_learns(name, count):
+    model = NETS[name][0]()
+    freeze(model, count)
     assert [weight.path for weight in model.trainable_weights] == ["probabilities/kernel", "probabilities/bias"]
 
 

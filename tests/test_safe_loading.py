@@ -564,6 +564,16 @@ def test_weights_are_refused(name, members, trap, tmp_path):
     assert_refused(load_model, tmp_path / "bad.keras", told, trap)
 
 
+@pytest.mark.parametrize("name", WEIGHTS)
+def test_published_weights_in_hdf5_are_refused(name, trap, tmp_path):
+    make, told = WEIGHTS[name]
+    with h5py.File(tmp_path / "weights.h5", "w") as file:
+        file["conv2_block1_1_conv/kernel"] = np.ones((1, 1, 2, 2), "f4")
+        make(file, trap)
+    trap.set()
+    assert_refused(zoo.load_pretrained, tmp_path / "weights.h5", told, trap)
+
+
 def test_weights_that_are_cut_short_are_refused(members, trap, tmp_path):
     write_zip(tmp_path / "bad.keras", members | {"model.weights.h5": members["model.weights.h5"][:1000]})
     assert_refused(load_model, tmp_path / "bad.keras", "no whole HDF5 file", trap)

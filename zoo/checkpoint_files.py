@@ -1,6 +1,7 @@
 """The files of a checkpoint: found here or fetched from a hub, and read as numbers.
 
-Only safetensors are read: they hold numbers and nothing else, while pickled weights can run code as they are loaded.
+Safetensors hold numbers and nothing else, while pickled weights can run code as they are loaded and are not read. (For
+HDF5 of keras.applications see `zoo.image_weights`.)
 """
 
 import json
@@ -40,8 +41,15 @@ def folder_of(source: str | os.PathLike, *, also: Callable[[Path], bool] = lambd
         return folder
     if folder.exists() and also(folder):
         return folder
+    if folder.suffix in PICKLED and folder.exists():
+        raise BadInput(
+            f"{folder} may be pickled: such weights can run any code as they are loaded, so they are not read. Where "
+            "you trust them, convert them: safetensors.torch.save_file(torch.load(path, weights_only=True), new_path)."
+        )
     if folder.exists():
         raise BadInput(f"{folder} is a file: name the folder with config.json and {WEIGHTS}.")
+    if folder.suffix in (".safetensors", *PICKLED):
+        raise BadInput(f"{folder}: there is no such file.")
     if not (isinstance(source, str) and HUB_NAME.fullmatch(source)):
         raise BadInput(f"{folder}: there is no such folder; it must have config.json and {WEIGHTS}.")
     by_hand = f"or copy its config.json, {WEIGHTS} and tokenizer's files into a folder here and name that"

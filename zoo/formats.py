@@ -66,7 +66,7 @@ def check_format(kind: str) -> None:
         return
     missing = [module for module in FORMATS[kind].modules if find_spec(module) is None]
     if missing:
-        raise BadInput(f"{kind} needs {' and '.join(missing)}: pip install 'zoo[{kind}]'.")
+        raise BadInput(f"{kind} needs {' and '.join(missing)}: pip install '.[{kind}]'.")
 
 
 def export_format(model: "keras.Model", kind: str, folder: str | os.PathLike) -> Path:

@@ -28,7 +28,8 @@ from zoo.safe_loading import check_hdf5
 
 HDF5, SAFETENSORS = (".h5", ".hdf5"), ".safetensors"
 HEAD = "probabilities"  # The layer of ours that a new head replaces.
-HEAD_WIDTH = 64  # Of an attention head, in all published ViTs.
+HEAD_IN_KERAS = "predictions"
+HEADS = {192: 3, 384: 6, 512: 8, 768: 12, 1024: 16, 1280: 16}  # Of published ViTs, by hidden_dim.
 CAFFE_MEAN, CAFFE_STD = tuple(mean / 255 for mean in (123.68, 116.779, 103.939)), 1 / 255  # Of keras's ResNets.
 MORE_EPSILON = 1e-8  # By which keras's ResNets add more to a variance than ours.
 LEAVES = {"kernel": "weight", "gamma": "weight", "bias": "bias", "beta": "bias"}
@@ -55,17 +56,20 @@ class Net(NamedTuple):
     """How a net's files are written.
 
     Attributes:
-        known_by: A tensor that each such file has, and no other net's.
+        known_by: A tensor that each such file has.
         build: Our builder.
         arguments: From the tensors to the builder's arguments; without `num_classes` where there is no head.
-        value: From our variable, its layer's name, its own, and a function that takes a tensor by name to its value.
+        value: From our variable, its layer's name, its own, a function that takes a tensor by name, and our model to
+            the variable's value.
+        architectures: What timm's config may call the net.
         mean, std: Of the pixels, where no config has them; see the builders.
     """
 
     known_by: str
     build: Callable[..., keras.Model]
     arguments: Callable[[Tensors], dict[str, Any]]
-    value: Callable[[Any, str, str, Take], np.ndarray]
+    value: Callable[[Any, str, str, Take, keras.Model], np.ndarray]
+    architectures: str = ""
     mean: Any = IMAGENET_MEAN
     std: Any = IMAGENET_STD
 
@@ -101,11 +105,15 @@ def load(path: Path, choices: Mapping[str, Any]) -> keras.Model:
     net = nets[0]
     try:
         found = net.arguments(tensors)
+    except BadInput as error:
+        raise BadInput(f"{path}: {error}") from None
     except KeyError as error:
-        raise BadInput(f"{path}: the tensor {error} is missing: fetch it again.") from None
+        raise BadInput(f"{path}: the tensor {error} is missing. Is it of another variant?") from None
+    except (IndexError, TypeError, ValueError):
+        raise BadInput(f"{path}: the shapes of its tensors are none of a {net.build.__name__[6:]}'s.") from None
     for name in set(choices) - set(inspect.signature(net.build).parameters):
         raise BadInput(f"{name}={choices[name]!r}: {path} is for {net.build.__name__}, which has no such choice.")
-    found |= {"mean": net.mean, "std": net.std, **_statistics(path), **choices}
+    found |= {"mean": net.mean, "std": net.std, **_statistics(path, net), **choices}
     if "num_classes" not in found:
         raise BadInput(f"{path} has no head: say by num_classes how many classes a new one is to tell apart.")
     try:
@@ -116,12 +124,16 @@ def load(path: Path, choices: Mapping[str, Any]) -> keras.Model:
     return model
 
 
-def _statistics(path):
-    """Returns mean and std of the pixels as timm's config has them; nothing without one."""
-    if not (path / "config.json").exists():
+def _statistics(path, net):
+    """Returns mean and std of the pixels as timm's config, in the folder, has them; nothing without one."""
+    path = (path.parent if path.is_file() else path) / "config.json"
+    config = read_json(path) if path.exists() else {}
+    if not isinstance(config, dict) or "architecture" not in config:
         return {}
-    trained = read_json(path / "config.json").get("pretrained_cfg", {})
-    found = {key: trained.get(key) for key in ("mean", "std")}
+    if not re.fullmatch(net.architectures, str(config["architecture"]).partition(".")[0]):
+        raise BadInput(f"{path}: architecture={config['architecture']!r} is another variant, which zoo does not have.")
+    trained = config.get("pretrained_cfg")
+    found = {key: trained.get(key) for key in ("mean", "std")} if isinstance(trained, dict) else {}
     return {key: tuple(value) for key, value in found.items() if isinstance(value, list)}
 
 
@@ -139,12 +151,12 @@ def _assign(path, net, model, tensors, *, new_head):
             continue
         before = set(used)
         try:
-            value = net.value(variable, layer, kind, take)
+            value = net.value(variable, layer, kind, take, model)
         except KeyError as error:
             if not (new_head and layer == HEAD):
                 missing.append(error.args[0])
             continue
-        except ValueError:  # It could not be brought into a form like ours.
+        except (IndexError, TypeError, ValueError):  # It could not be brought into a form like ours.
             value = None
         if new_head and layer == HEAD:
             continue
@@ -190,9 +202,13 @@ def _in_hdf5(path):
     def note(name, item):
         if isinstance(item, h5py.Dataset):
             layer, leaf = name.split("/")[0], name.rpartition("/")[2].partition(":")[0]
+            layer = HEAD_IN_KERAS if layer == "probs" else layer  # As the published ResNets call it.
+            if f"{layer}/{leaf}" in found:
+                return f"{layer}/{leaf}"  # What is raised here, h5py would swallow.
             found[f"{layer}/{leaf}"] = _InHdf5(f"{layer}/{leaf}", item.shape, item)
 
-    file.visititems(note)
+    if twice := file.visititems(note):
+        raise BadInput(f"{path}: {twice} is there twice: fetch it again.")
     return _numbered(found)
 
 
@@ -249,7 +265,7 @@ def _torch_resnet_arguments(tensors):
     }
 
 
-def _torch_resnet_value(variable, layer, kind, take):
+def _torch_resnet_value(variable, layer, kind, take, model):
     theirs = {"stem_conv": "conv1", "stem_norm": "bn1", HEAD: "fc"}.get(layer)
     if theirs is None:
         stage, block, number, part = _in_block(layer)
@@ -266,7 +282,7 @@ def _in_block(layer):
 
 def _keras_resnet_arguments(tensors):
     blocks = {match.groups() for name in tensors if (match := re.match(r"conv(\d)_block(\d+)_", name))}
-    head = "predictions/kernel"
+    head = f"{HEAD_IN_KERAS}/kernel"
     return {
         "input_shape": (224, 224, 3),
         "depth": _depth(Counter(stage for stage, _ in blocks), True),
@@ -275,28 +291,29 @@ def _keras_resnet_arguments(tensors):
     }
 
 
-def _keras_resnet_value(variable, layer, kind, take):
+def _keras_resnet_value(variable, layer, kind, take, model):
     """Their convolutions have biases, which the normalisation after them takes up, and read blue, green, red."""
-    theirs = {"stem_conv": "conv1_conv", "stem_norm": "conv1_bn", HEAD: "predictions"}.get(layer)
+    theirs = {"stem_conv": "conv1_conv", "stem_norm": "conv1_bn", HEAD: HEAD_IN_KERAS}.get(layer)
     if theirs is None:
         stage, block, number, part = _in_block(layer)
         theirs = f"conv{int(stage) + 1}_block{block}_{0 if number == 'shortcut' else number}_{part}"
     value = take(f"{theirs}/{kind}")
     if kind == "moving_mean":
-        return value - take(f"{theirs.removesuffix('_bn')}_conv/bias")
+        bias = take(f"{theirs.removesuffix('_bn')}_conv/bias")
+        return value - bias if value.shape == bias.shape else bias
     if kind == "moving_variance":
         return value + MORE_EPSILON
     return value[:, :, ::-1] if layer == "stem_conv" else value
 
 
 def _inception_arguments(tensors):
-    head = "predictions/kernel"
+    head = f"{HEAD_IN_KERAS}/kernel"
     classes = {"num_classes": tensors[head].shape[1]} if head in tensors else {}
     return {"input_shape": (299, 299, 3), "variant": "v3", **classes}
 
 
-def _inception_value(variable, layer, kind, take):
-    return take(f"{'predictions' if layer == HEAD else layer}/{kind}")
+def _inception_value(variable, layer, kind, take, model):
+    return take(f"{HEAD_IN_KERAS if layer == HEAD else layer}/{kind}")
 
 
 def _alexnet_arguments(tensors):
@@ -311,7 +328,7 @@ ALEXNET = {"stage_1": "features.0", "stage_2": "features.3", "conv_3": "features
 ALEXNET |= {"stage_3": "features.10", "dense_1": "classifier.1", "dense_2": "classifier.4", HEAD: "classifier.6"}
 
 
-def _alexnet_value(variable, layer, kind, take):
+def _alexnet_value(variable, layer, kind, take, model):
     value = take(f"{ALEXNET[layer]}.{LEAVES[kind]}")
     if layer == "dense_1" and kind == "kernel":  # Of a map with the channels first.
         return value.reshape(len(value), -1, SIDE, SIDE).transpose(2, 3, 1, 0).reshape(-1, len(value))
@@ -357,7 +374,7 @@ def _vit_arguments(names):
             "input_shape": (side, side, channels),
             "patch_size": patch_size,
             "hidden_dim": hidden_dim,
-            "num_heads": max(1, hidden_dim // HEAD_WIDTH),
+            "num_heads": _heads(hidden_dim),
             "num_layers": len({match.group(1) for name in tensors if (match := block.match(name))}),
             "pooling": "token" if token else "mean",
             **_classes(tensors, f"{names[HEAD]}.weight"),
@@ -366,46 +383,59 @@ def _vit_arguments(names):
     return arguments
 
 
+def _heads(hidden_dim):
+    if hidden_dim not in HEADS:
+        raise BadInput(f"a ViT of hidden_dim {hidden_dim} is another variant; known are {', '.join(map(str, HEADS))}.")
+    return HEADS[hidden_dim]
+
+
 def _vit_value(names):
-    def value(variable, layer, kind, take):
+    def value(variable, layer, kind, take, model):
         number = "".join(re.findall(r"^block_(\d+)", layer))
         theirs = names[re.sub(r"^block_\d+/", "", layer)].format(number)
         if layer == "class_token":
             return take(theirs)[0, 0]
         if layer == "positions":
-            return _resized(take(theirs)[0], variable.shape[0])
+            return _resized(take(theirs)[0], model.get_layer("patches").output.shape[1:3])
         joint = "_" if theirs.endswith("in_proj") else "."
         return _turned(kind, take(f"{theirs}{joint}{LEAVES[kind]}"))
 
     return value
 
 
-def _resized(positions, length):
-    """Returns learned positions (T, D) of a square of patches for another one, as timm does: by cubic curves."""
-    if len(positions) == length:
-        return positions
-    side, new_side = math.isqrt(len(positions)), math.isqrt(length)
+def _resized(positions, size):
+    """Returns learned positions (T, D) of a square of patches for another size, as timm does: by cubic curves."""
+    side = math.isqrt(len(positions))
     token = len(positions) - side**2
-    if token not in (0, 1) or new_side**2 + token != length:
-        raise ValueError(f"{len(positions)} positions for {length}")
+    if size == (side, side):
+        return positions
     grid = positions[token:].reshape(1, side, side, -1)
-    grid = keras.ops.image.resize(grid, (new_side, new_side), interpolation="bicubic", antialias=True)
-    return np.concatenate([positions[:token], np.asarray(keras.ops.convert_to_numpy(grid))[0].reshape(new_side**2, -1)])
+    grid = keras.ops.image.resize(grid, size, interpolation="bicubic", antialias=True)
+    grid = keras.ops.convert_to_numpy(grid).reshape(-1, positions.shape[1])
+    return np.concatenate([positions[:token], grid])
 
 
 NETS = (
-    Net("layer1.0.conv1.weight", build_resnet, _torch_resnet_arguments, _torch_resnet_value),
+    Net("layer1.0.conv1.weight", build_resnet, _torch_resnet_arguments, _torch_resnet_value, r"(tv_)?resnet\d+"),
     Net(
         "conv2_block1_1_conv/kernel",
         build_resnet,
         _keras_resnet_arguments,
         _keras_resnet_value,
-        CAFFE_MEAN,
-        CAFFE_STD,
+        mean=CAFFE_MEAN,
+        std=CAFFE_STD,
     ),
-    Net("conv_1/kernel", build_inception, _inception_arguments, _inception_value, 0.5, 0.5),
+    Net("conv_1/kernel", build_inception, _inception_arguments, _inception_value, mean=0.5, std=0.5),
     Net("features.0.weight", build_alexnet, _alexnet_arguments, _alexnet_value),
-    Net("blocks.0.attn.qkv.weight", build_vit, _vit_arguments(TIMM_VIT), _vit_value(TIMM_VIT), 0.5, 0.5),
+    Net(
+        "blocks.0.attn.qkv.weight",
+        build_vit,
+        _vit_arguments(TIMM_VIT),
+        _vit_value(TIMM_VIT),
+        r"(vit|deit)_.*",
+        mean=0.5,
+        std=0.5,
+    ),
     Net(
         "encoder.layers.encoder_layer_0.self_attention.in_proj_weight",
         build_vit,

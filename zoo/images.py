@@ -4,6 +4,7 @@ The layers of an image classifier that others build on have names: `stage_1`, `s
 stage's end, and what goes into the last layer is the image's feature vector.
 """
 
+import math
 import re
 from collections.abc import Sequence
 
@@ -41,7 +42,7 @@ def _statistics(name, value, of_imagenet, channels):
     if value is None:
         value = of_imagenet if channels == 3 else sum(of_imagenet) / 3
     values = value if isinstance(value, Sequence) and not isinstance(value, str) else (value,) * channels
-    numbers = all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in values)
+    numbers = all(isinstance(v, (int, float)) and not isinstance(v, bool) and math.isfinite(v) for v in values)
     if len(values) != channels or not numbers:
         raise BadInput(f"{name}={value!r}: it must be a number, or one for each of the {channels} channel(s).")
     return [float(v) for v in values]
@@ -96,7 +97,7 @@ def freeze(model: keras.Model, count: int) -> None:
 
     Args:
         model: See `features`. Compile it afterwards.
-        count: From 0, where all learns, to the number of stages, where the head alone learns.
+        count: From 0, where all learns, to the number of stages, where the last layer alone learns.
 
     Raises:
         ValueError: If there are fewer stages.
@@ -105,7 +106,9 @@ def freeze(model: keras.Model, count: int) -> None:
     if isinstance(count, bool) or not isinstance(count, int) or not 0 <= count <= len(names):
         raise BadInput(f"count={count!r}: {model.name} has {len(names)} stages; freeze 0 to {len(names)} of them.")
     frozen = set()
-    if count:
+    if count == len(names):
+        frozen = {layer.name for layer in model.layers[:-1]}
+    elif count:
         frozen = {layer.name for layer in keras.Model(model.input, model.get_layer(names[count - 1]).output).layers}
     for layer in model.layers:
         layer.trainable = layer.name not in frozen

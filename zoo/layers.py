@@ -218,6 +218,12 @@ class Embedding(keras.layers.ReversibleEmbedding):
     the lookup fails. What is compiled by XLA, or runs on a GPU, cannot check them.
     """
 
+    def build(self, inputs_shape=None):
+        super().build(inputs_shape)
+        if not self.tie_weights:  # Keras draws both matrices alike.
+            drawn = initializer(self.embeddings_initializer)(self.reverse_embeddings.shape)
+            self.reverse_embeddings.assign(drawn)
+
     def call(self, inputs, reverse=False):
         return super().call(inputs if reverse else _known(inputs, self.input_dim), reverse=reverse)
 

@@ -114,7 +114,10 @@ def _read(archive, name, label):
 
 # Keras's models.
 
-OURS = ("zoo.layers", "zoo.attention", "zoo.models.bert", "zoo.models.feature_transformer")  # They register layers.
+OURS = (  # They register layers.
+    *("zoo.layers", "zoo.attention"),
+    *("zoo.models.alexnet", "zoo.models.bert", "zoo.models.feature_transformer"),
+)
 OWN_CODE = ("Lambda", "TFSMLayer", "TorchModuleWrapper", "JaxLayer")  # Keras's layers that are made of others' code.
 DATA = ("__keras_tensor__", "__tensor__", "__numpy__", "__bytes__", "__slice__", "__ellipsis__")
 CLASSES = (  # Modules of Keras that models are described with; what is compiled is not loaded.

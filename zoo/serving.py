@@ -47,7 +47,8 @@ def export_image_classifier(
     Both return `label` (B,) string, `probabilities` (B, K) float32, and `classes` (B, K) string: the names in the
     order of the probabilities.
 
-    - `embed`: `image` as above -> `embedding` (B, D) float32: the feature vector that goes into the last layer.
+    - `embed`: `image` as above -> `embedding` (B, D) float32: the feature vector that goes into the last layer,
+      where that is a dense one.
     - `explain`: `image` as above -> `label`, and `heat_map` (B, H, W) float32, 0..1: where it looked; with `heat_map`
       alone.
 
@@ -80,7 +81,7 @@ def export_image_classifier(
             f"needed: (N, {', '.join(map(str, image_shape))}) and uint8, N at least 1."
         )
     served = plain_copy(model)
-    vectors = keras.Model(served.input, served.layers[-1].input)
+    head = served.layers[-1]
     names = tf.constant([str(class_name) for class_name in class_names])
 
     @tf.function(input_signature=[tf.TensorSpec((None, *image_shape), tf.uint8, name="image")])
@@ -102,12 +103,16 @@ def export_image_classifier(
         )
         return serving_default(pixels)
 
-    @tf.function(input_signature=[tf.TensorSpec((None, *image_shape), tf.uint8, name="image")])
-    def embed(image):
-        embedding = tf.cast(vectors(image, training=False), tf.float32)
-        return {"embedding": tf.reshape(embedding, (-1, math.prod(embedding.shape[1:])))}
+    signatures = {"serving_default": serving_default}
+    if isinstance(head, keras.layers.Dense):
+        vectors = keras.Model(served.input, head.input)
 
-    signatures = {"serving_default": serving_default, "embed": embed}
+        @tf.function(input_signature=[tf.TensorSpec((None, *image_shape), tf.uint8, name="image")])
+        def embed(image):
+            embedding = tf.cast(vectors(image, training=False), tf.float32)
+            return {"embedding": tf.reshape(embedding, (-1, math.prod(embedding.shape[1:])))}
+
+        signatures["embed"] = embed
     if heat_map is not None:
         look = heat_map(served)
 

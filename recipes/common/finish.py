@@ -30,7 +30,7 @@ def finish_image_classifier(
     Args:
         model: The trained model.
         data: The data.
-        run: The run; its `--formats` are written beside the SavedModel.
+        run: The run; its `--formats` are written with the SavedModel.
         training: What `fit` returned.
         tuning: What `tune.search` found, or None.
         heat_map: What shows where the model looks, in the report and by the export's `explain`; None: nothing.

@@ -245,6 +245,8 @@ def plot_heat_maps(
     chosen: dict[bool, list] = {True: [], False: []}
     begin = 0
     for images, labels in test.raw_batches(256).as_numpy_iterator():
+        if min(map(len, chosen.values())) == HEAT_MAPS:
+            break
         predicted = probabilities[begin : begin + len(labels)].argmax(axis=1)
         begin += len(labels)
         for image, label, answer in zip(images, labels, predicted, strict=True):

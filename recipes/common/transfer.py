@@ -6,8 +6,8 @@ from pathlib import Path
 import keras
 import tensorflow as tf
 
+from recipes.common import fit as fitting
 from recipes.common import report, workers
-from recipes.common.fit import fit
 from recipes.common.images import ImageData
 from recipes.common.parallel import DataParallel
 from recipes.common.runs import Run
@@ -60,6 +60,7 @@ def fine_tune(
     model: keras.Model,
     data: ImageData,
     run: Run,
+    strategy: tf.distribute.Strategy,
     compiled: Callable[[keras.Model, float, int], DataParallel],
     **training: object,
 ) -> tuple[DataParallel, dict, dict]:
@@ -69,6 +70,7 @@ def fine_tune(
         model: The net.
         data: What to learn.
         run: The run; the head's training and the comparison are parts of it.
+        strategy: Of the training.
         compiled: From a net, a learning rate and epochs to it, compiled, its schedule ending after those.
         training: What `fit` is given besides.
 
@@ -79,20 +81,21 @@ def fine_tune(
     args = run.args
     frozen = len(stages(model)) // 2 if args.freeze is None else args.freeze
     head_epochs = max(1, round(HEAD_SHARE * args.epochs))
-    other = type(model).from_config(model.get_config())  # Its weights are random.
+    with strategy.scope():
+        other = type(model).from_config(model.get_config())  # Its weights are random.
 
     print(f"\nThe new head alone, {head_epochs} of {args.epochs + head_epochs} epochs:\n")
     freeze(model, len(stages(model)))
     head_run = run.with_arguments(epochs=head_epochs).part("head")
-    fit(compiled(model, args.learning_rate, head_epochs), data.train, data.validation, head_run, **training)
+    fitting.fit(compiled(model, args.learning_rate, head_epochs), data.train, data.validation, head_run, **training)
     print(f"\nAll but the first {frozen} stages:\n")
     freeze(model, frozen)
     trained = compiled(model, LOWER * args.learning_rate, args.epochs)
-    found = fit(trained, data.train, data.validation, run, **training)
+    found = fitting.fit(trained, data.train, data.validation, run, **training)
     print("\nThe same net from random weights, to compare:\n")
     whole = run.with_arguments(epochs=args.epochs + head_epochs).part("from-random-weights")
     scratch = compiled(other, args.learning_rate, args.epochs + head_epochs)
-    fit(scratch, data.train, data.validation, whole, **training)
+    fitting.fit(scratch, data.train, data.validation, whole, **training)
     scores, _ = report.evaluate(scratch, data.test, data.class_names, args.batch_size)
     freeze(model, 0)  # What is exported and copied has nothing frozen.
     return (

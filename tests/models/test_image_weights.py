@@ -20,8 +20,8 @@ except ImportError as error:
 
 CLASSES, TOLERANCE = 7, 1e-4
 HALF = (0.5, 0.5, 0.5)
-VIT = {"hidden_dim": 128, "mlp_dim": 512, "num_layers": 2, "num_heads": 2, "num_classes": CLASSES}
-TIMM_VIT = {"img_size": 32, "patch_size": 8, "embed_dim": 128, "depth": 2, "num_heads": 2, "num_classes": CLASSES}
+VIT = {"hidden_dim": 192, "mlp_dim": 768, "num_layers": 2, "num_heads": 3, "num_classes": CLASSES}
+TIMM_VIT = {"img_size": 32, "patch_size": 8, "embed_dim": 192, "depth": 2, "num_heads": 3, "num_classes": CLASSES}
 
 
 def torch_nets():
@@ -107,6 +107,8 @@ def keras_file(model, path):
             layer.moving_variance.assign(random.uniform(0.5, 1.5, layer.moving_variance.shape))
         elif getattr(layer, "bias", None) is not None:
             layer.bias.assign(random.normal(0, 0.1, layer.bias.shape))
+    if "resnet" in model.name and "predictions" in [layer.name for layer in model.layers]:
+        model.get_layer("predictions").name = "probs"  # As the published files have it.
     with h5py.File(path, "w") as file:
         legacy_h5_format.save_weights_to_hdf5_group(file, model)
     return path
@@ -149,7 +151,7 @@ def test_timm_s_folder_says_how_pixels_are_standardised(tmp_path):
     net = timm.models.VisionTransformer(**TIMM_VIT)
     safetensors_torch.save_file(net.state_dict(), tmp_path / "model.safetensors")
     statistics = {"mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6]}
-    config = {"architecture": "vit", "num_classes": CLASSES, "pretrained_cfg": statistics}
+    config = {"architecture": "vit_tiny_patch8_32", "num_classes": CLASSES, "pretrained_cfg": statistics}
     (tmp_path / "config.json").write_text(json.dumps(config))
     model, _ = load_pretrained(tmp_path)
     pixels = images(32)
@@ -164,6 +166,37 @@ def test_positions_are_resized_as_timm_does(tmp_path):
     timm.models.load_checkpoint(larger, path, filter_fn=timm.models.vision_transformer.checkpoint_filter_fn)
     expected = larger.pos_embed.detach().numpy()[0]
     np.testing.assert_allclose(model.get_layer("positions").embeddings, expected, atol=1e-2 * expected.std())
+    # Of a rectangle the first axis is that of the rows.
+    wide, _ = load_pretrained(path, input_shape=(16, 64, 3))
+    found = np.asarray(wide.get_layer("positions").embeddings)[1:].reshape(2, 8, -1)
+    square = np.asarray(load_pretrained(path)[0].get_layer("positions").embeddings)[1:].reshape(4, 4, -1)
+    assert np.corrcoef(found.mean(0)[::2].ravel(), square.mean(0).ravel())[0, 1] > 0.5
+    assert np.corrcoef(found.mean(1).ravel(), square.reshape(2, 2, 4, -1).mean((1, 2)).ravel())[0, 1] > 0.5
+
+
+@pytest.mark.parametrize("architecture", ["resnetaa50.d_in12k", "resnetblur50", "vit_base"])
+def test_variants_with_the_same_tensors_are_refused(architecture, tmp_path):
+    safetensors_torch.save_file(resnet_tensors(), tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text(json.dumps({"architecture": architecture, "pretrained_cfg": None}))
+    for source in (tmp_path, tmp_path / "model.safetensors"):
+        with pytest.raises(BadInput, match=f"architecture='{architecture}' is another variant"):
+            load_pretrained(source)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "told"),
+    [
+        ("patch_embed.proj.weight", (192, 3), "the shapes of its tensors are none of a vit's"),
+        ("pos_embed", (1, 0, 192), "the shapes of its tensors are none of a vit's"),
+        ("cls_token", (192,), r"no place for: cls_token \(192,\)"),
+        ("patch_embed.proj.weight", (100, 3, 8, 8), "a ViT of hidden_dim 100 is another variant"),
+    ],
+)
+def test_shapes_of_no_net_are_told(name, shape, told, tmp_path):
+    tensors = timm.models.VisionTransformer(**TIMM_VIT).state_dict() | {name: torch.ones(shape)}
+    safetensors_torch.save_file(tensors, tmp_path / "net.safetensors")
+    with pytest.raises(BadInput, match=told):
+        load_pretrained(tmp_path / "net.safetensors")
 
 
 def resnet_tensors():
@@ -214,5 +247,5 @@ def test_a_truncated_or_pickled_file(tmp_path):
     with pytest.raises(BadInput, match="no whole HDF5 file"):
         load_pretrained(tmp_path / "weights.h5")
     torch.save(resnet_tensors(), tmp_path / "net.pth")
-    with pytest.raises(BadInput, match="is a file: name the folder"):
+    with pytest.raises(BadInput, match=r"may be pickled.*safetensors\.torch\.save_file"):
         load_pretrained(tmp_path / "net.pth")

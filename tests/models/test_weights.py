@@ -468,7 +468,7 @@ def test_choices_that_do_not_fit(tmp_path):
     tiny_gpt(tmp_path / "gpt")
     tiny_bert(tmp_path / "bert")
     for choices in ({"head": "pooled"}, {"num_classes": 3}):
-        with pytest.raises(BadInput, match=r"head and num_classes are for BERT; .* is a gpt2"):
+        with pytest.raises(BadInput, match=r"head and num_classes are for BERT and images; .* is a gpt2"):
             load_pretrained(tmp_path / "gpt", **choices)
     for choices, told in (
         ({"head": "tail"}, "head='tail'"),

@@ -39,6 +39,7 @@ def report(tmp_path):
     return json.loads((tmp_path / "run/report.json").read_text())
 
 
+@pytest.mark.slow
 def test_subwords_with_eight_bits_are_served_as_told(tmp_path, novel, capsys):
     scores = run(tmp_path, novel, "--tokens", "subwords", "--vocabulary-size", 300, "--int8", "--replicas", 2)
     told = report(tmp_path)
@@ -56,6 +57,7 @@ def test_subwords_with_eight_bits_are_served_as_told(tmp_path, novel, capsys):
         recipes.gpt.main(["--generate", "The", "--length", "99", "--export-dir", str(tmp_path / "export")])
 
 
+@pytest.mark.slow
 def test_memory_is_saved_without_another_result(tmp_path, novel, monkeypatch):
     monkeypatch.setattr(recipes.gpt, "CHOICES", {"dropout_rate": 0.0})  # Each micro-batch would draw its own.
     scores = run(tmp_path / "whole", novel)
@@ -87,6 +89,7 @@ def test_fine_tuning_starts_from_a_checkpoint(tmp_path, novel, checkpoint):
     assert scores["nats_per_token"] == pytest.approx(told["served"]["nats_per_token"], rel=1e-4)
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_goes_on(tmp_path, novel, monkeypatch, interrupted_inside):
     """Stopped in the middle of the second epoch, it ends as a run that was never stopped."""
     monkeypatch.setattr(recipes.gpt, "STEPS_PER_EXECUTION", 1)

@@ -371,7 +371,7 @@ def test_gradients_are_the_same_at_each_step(both, record_property):
 
 def test_weights_are_the_same(both, record_property):
     one, several = both
-    assert difference(one.before, one.after) > 1e-3
+    assert difference(one.before, one.after) > 3e-4
     found = same_weights(one, several)
     record_property("weights", found)
     assert found < MOST["weights"]
@@ -395,7 +395,7 @@ def test_all_replicas_hold_the_same_values(both):
             np.testing.assert_array_equal(other, first, err_msg=variable.path)
 
 
-@pytest.mark.parametrize("replicas", [1, 2, 4])
+@pytest.mark.parametrize("replicas", [1, 2, pytest.param(4, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", CLIPPED)
 def test_clipping_acts_at_each_step_on_the_whole_gradient(name, replicas, seen):
     for gradients in seen(name, replicas).gradients:

@@ -304,6 +304,7 @@ def test_synthetic_data_says_so_and_a_run_of_several_trainings_goes_on(tmp_path,
     assert len(contributions) == 11
 
 
+@pytest.mark.slow
 def test_a_regressor_with_a_search_over_folds(file, tmp_path, served_here, capsys):
     asked = value(file, "--tune", 1)
     scores, report = run("regressor", tmp_path / "one", *asked, "--folds", 2, "--gradient-check")

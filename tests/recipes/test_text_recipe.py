@@ -80,7 +80,9 @@ def test_each_epoch_shows_a_sample_and_its_score(finished, tmp_path, novel, caps
     assert again == finished[1], "the same command gives the same numbers"
 
 
-@pytest.mark.parametrize("kind", ["bytes", pytest.param("words", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "kind", [pytest.param("bytes", marks=pytest.mark.slow), pytest.param("words", marks=pytest.mark.slow)]
+)
 def test_other_tokens(kind, tmp_path, novel):
     scores = run(*small(tmp_path, novel, "--tokens", kind, "--replicas", 2))
     report = json.loads((tmp_path / "run/report.json").read_text())

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from recipes import resnet, vit
-from zoo import build_resnet
+from recipes.common import transfer
+from zoo import build_resnet, load_export
 from zoo.checks import BadInput
 from zoo.image_weights import _torch_resnet_value
 
@@ -21,12 +22,33 @@ def published(tmp_path_factory):
     for variable in build_resnet((32, 32, 3), 7, depth=18).weights:
         layer, _, kind = variable.path.rpartition("/")
         names, value = [], variable.numpy()
-        _torch_resnet_value(variable, layer, kind, lambda name, names=names, value=value: names.append(name) or value)
+        _torch_resnet_value(
+            variable, layer, kind, lambda name, names=names, value=value: names.append(name) or value, None
+        )
         if kind == "kernel":
             value = value.transpose(3, 2, 0, 1) if value.ndim == 4 else value.T
         tensors[names[0]] = np.ascontiguousarray(value)
     safetensors_numpy.save_file(tensors, path)
     return path
+
+
+def test_a_transfer_on_two_replicas_in_other_formats(published, tmp_path, monkeypatch):
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("tf2onnx")
+    monkeypatch.setattr(transfer, "HEAD_SHARE", 1.0)
+    arguments = ["--from", str(published), "--freeze", "4", "--replicas", "2", "--formats", "saved_model,onnx"]
+    scores = resnet.main([*SMALL, "--epochs", "1", *arguments, *folders(tmp_path)])
+    report = json.loads((tmp_path / "run/report.json").read_text())
+    assert report["facts"]["devices"] == "2 x CPU"
+    for kind in ("saved_model", "onnx"):
+        row = report["formats"][kind]
+        assert row["same"], row
+        assert row["accuracy"] == scores["accuracy"]
+        assert row["milliseconds"] > 0
+        assert row["megabytes"] > 40  # 11 million numbers of 4 bytes.
+    assert (tmp_path / "export/1/assets.extra/model.onnx").exists()
+    answers = load_export(tmp_path / "export/1").signatures["serving_default"]
+    assert answers.structured_outputs["probabilities"].shape == (None, 10)
 
 
 def folders(tmp_path):
@@ -69,7 +91,7 @@ def test_a_transfer_is_compared_and_served_as_trained(published, tmp_path, capsy
         (resnet, ["--from", "{}", "--tune", "2"], "--tune does not go with --from"),
         (vit, ["--freeze", "1"], "--freeze 1: there is nothing to keep without --from"),
         (resnet, ["--from", "{}", "--run-dir", "{}/.."], "which a new run sets aside"),
-        (resnet, ["--from", "{}x"], "there is no such folder"),
+        (resnet, ["--from", "{}.safetensors"], "there is no such file"),
         (resnet, ["--from", "{}", "--image-size", "16", "16"], r"is too small.* Give an --image-size"),
         (vit, ["--from", "{}"], "these are the weights of a resnet; use python -m recipes.resnet"),
     ],

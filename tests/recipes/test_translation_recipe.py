@@ -130,6 +130,7 @@ def test_a_source_that_is_too_long_counts_as_untranslated(tmp_path, file):
     assert scores["examples"] == len(references)
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_ends_as_one_that_was_not(tmp_path, file, monkeypatch, interrupted_inside):
     """To the last bit; it stops inside the second epoch, whose batches are of several widths."""
     monkeypatch.setattr(pairs, "LEAST_PAIRS", 100)
@@ -166,6 +167,7 @@ def test_a_spoiled_export_is_noticed(tmp_path, file, monkeypatch):
     assert not (tmp_path / "export").exists()
 
 
+@pytest.mark.slow
 def test_cores_learn_what_one_device_learns(file, monkeypatch):
     """Over batches of all widths, without dropout."""
     monkeypatch.setattr(pairs, "LEAST_PAIRS", 50)

@@ -181,6 +181,7 @@ def test_no_prompts(exported):
     assert exported("characters", "gpt2").ask(prompt=np.zeros(0, object))["text"].shape == (0,)
 
 
+@pytest.mark.slow
 def test_eight_bits_are_a_quarter_of_the_size_and_almost_the_same(exported, tmp_path):
     model, small = exported("subwords", "llama"), Exported(tmp_path, "subwords", "llama", int8=True)
     texts = [TEXT[:20], "the cat sat"]

@@ -57,7 +57,7 @@ class Exported:
 
 def build(*sizes, **options):
     """A translator that is sure enough of its tokens for another order of sums not to change one."""
-    keras.utils.set_random_seed(2)  # With this one some translations end, others do not, and beams matter.
+    keras.utils.set_random_seed(7)  # With this one some translations end, others do not, and beams matter.
     model = build_transformer(
         *sizes, **{"num_layers": 1, "num_heads": 2, "hidden_dim": 8, "tie_weights": False} | options
     )

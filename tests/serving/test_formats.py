@@ -23,7 +23,7 @@ def installed(kind):
     return all(importlib.util.find_spec(module) for module in formats.FORMATS[kind].modules)
 
 
-@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name != "vit")) for name in NETS])
 @pytest.mark.parametrize("kind", formats.FORMATS)
 def test_a_format_s_runtime_gives_the_model_s_answers(kind, name, tmp_path, capfd):
     if not installed(kind):
@@ -52,7 +52,7 @@ def test_an_unknown_format():
 @pytest.mark.parametrize("kind", formats.FORMATS)
 def test_the_extra_of_a_missing_package_is_named(kind, monkeypatch, tmp_path):
     monkeypatch.setattr(formats, "find_spec", lambda name: None)
-    with pytest.raises(BadInput, match=rf"{kind} needs .*: pip install 'zoo\[{kind}\]'"):
+    with pytest.raises(BadInput, match=rf"{kind} needs .*: pip install '\.\[{kind}\]'"):
         formats.export_format(NETS["cnn"](), kind, tmp_path)
     assert os.listdir(tmp_path) == []
 

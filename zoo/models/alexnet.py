@@ -150,10 +150,10 @@ class LocalResponseNormalization(layers.Layer):
 
     def call(self, x):
         # A window over channels is a pooling, once they are a map's width.
-        squares = ops.reshape(ops.square(x), (-1, x.shape[1] * x.shape[2], x.shape[3], 1))
+        squares = ops.reshape(ops.square(ops.cast(x, "float32")), (-1, x.shape[1] * x.shape[2], x.shape[3], 1))
         squares = ops.pad(squares, ((0, 0), (0, 0), (2, 2), (0, 0)))
         sums = 5 * ops.average_pool(squares, (1, 5), strides=1)
-        return x / ops.power(2 + 1e-4 * ops.reshape(sums, (-1, *x.shape[1:])), 0.75)
+        return x / ops.cast(ops.power(2 + 1e-4 * ops.reshape(sums, (-1, *x.shape[1:])), 0.75), x.dtype)
 
     def compute_output_shape(self, shape):
         return shape
