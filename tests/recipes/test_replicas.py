@@ -22,6 +22,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+import recipes.common.tune  # noqa: F401  Before `fit` is replaced, or it would keep what stands there for it.
 from recipes import churn_classifier
 from recipes.common.data import Split
 from recipes.common.parallel import DataParallel, OnCores
