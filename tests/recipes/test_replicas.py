@@ -15,6 +15,7 @@ import dataclasses
 import functools
 import importlib
 import itertools
+import pkgutil
 import random
 
 import keras
@@ -22,10 +23,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-import recipes.common.tune  # noqa: F401  Before `fit` is replaced, or it would keep what stands there for it.
+import recipes.common
 from recipes import churn_classifier
 from recipes.common.data import Split
 from recipes.common.parallel import DataParallel, OnCores
+
+for module in pkgutil.iter_modules(recipes.common.__path__):  # Or one might keep what stands for `fit` below.
+    importlib.import_module(f"recipes.common.{module.name}")
 
 BATCH_SIZE, EPOCHS, STEPS = 8, 2, 3
 CLIPNORM = 1e-3  # Every gradient here is longer.
