@@ -240,8 +240,8 @@ def _turned(kind, value):
     return value.transpose(2, 3, 1, 0) if value.ndim == 4 else value.T
 
 
-def _classes(tensors, name):
-    return {"num_classes": tensors[name].shape[0]} if name in tensors else {}
+def _classes(tensors, name, axis=0):
+    return {"num_classes": tensors[name].shape[axis]} if name in tensors else {}
 
 
 def _depth(stages, bottleneck):
@@ -282,12 +282,11 @@ def _in_block(layer):
 
 def _keras_resnet_arguments(tensors):
     blocks = {match.groups() for name in tensors if (match := re.match(r"conv(\d)_block(\d+)_", name))}
-    head = f"{HEAD_IN_KERAS}/kernel"
     return {
         "input_shape": (224, 224, 3),
         "depth": _depth(Counter(stage for stage, _ in blocks), True),
         "version": "v1",
-        **({"num_classes": tensors[head].shape[1]} if head in tensors else {}),
+        **_classes(tensors, f"{HEAD_IN_KERAS}/kernel", axis=1),
     }
 
 
@@ -307,8 +306,7 @@ def _keras_resnet_value(variable, layer, kind, take, model):
 
 
 def _inception_arguments(tensors):
-    head = f"{HEAD_IN_KERAS}/kernel"
-    classes = {"num_classes": tensors[head].shape[1]} if head in tensors else {}
+    classes = _classes(tensors, f"{HEAD_IN_KERAS}/kernel", axis=1)
     return {"input_shape": (299, 299, 3), "variant": "v3", **classes}
 
 

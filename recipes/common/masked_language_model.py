@@ -49,7 +49,7 @@ class MaskedRows:
             )
         return steps
 
-    def training_batches(self, batch_size: int, epoch: tf.Variable, *, seed: int, first_step: int = 0, augment=None):
+    def training_batches(self, batch_size: int, epoch: tf.Variable, *, seed: int, first_step: int = 0):
         """Returns one pass as (inputs, labels, weights) of `hide`, of the epoch that `epoch` holds.
 
         The text is taken for a ring: each pass cuts it into rows elsewhere, shuffles them and hides other tokens, all
@@ -60,7 +60,6 @@ class MaskedRows:
             epoch: int64 scalar, read during the pass.
             seed: From 0 to 2**31 - 1.
             first_step: Batches at the start of the pass that are left out: those of before an interruption.
-            augment: Must be None.
         """
         steps, width, count = self.steps(batch_size), self.sequence_length - ENDS, len(self.tokens)
         with tf.device("CPU:0"):  # Where input pipelines run.

@@ -96,7 +96,7 @@ class Buckets:
         """Returns one pass in order."""
         return self._batches(batch_size, 0, lambda place, count: place)
 
-    def training_batches(self, batch_size: int, epoch: tf.Variable, *, seed: int, first_step: int = 0, augment=None):
+    def training_batches(self, batch_size: int, epoch: tf.Variable, *, seed: int, first_step: int = 0):
         """Returns one shuffled pass, of the epoch that `epoch` holds; the buckets' batches come in turn at random.
 
         Args:
@@ -104,7 +104,6 @@ class Buckets:
             epoch: int64 scalar, read during a pass: it and `seed` alone decide the order.
             seed: From 0 to 2**31 - 1.
             first_step: Batches at the start of the pass that are left out: those of before an interruption.
-            augment: Must be None.
         """
 
         def shuffle(place, count):

@@ -1,10 +1,10 @@
 """`--from`: a published checkpoint that a recipe starts from."""
 
 from collections.abc import Callable
-from pathlib import Path
 
 import keras
 
+from recipes.common import runs
 from zoo import load_pretrained
 from zoo.attention import Positions, TransformerBlock
 from zoo.checks import BadInput
@@ -51,13 +51,13 @@ def bert(args, **choices) -> tuple[keras.Model, Tokenizer]:
 
 def check_flags(args) -> None:
     """Raises `BadInput` where `--from` does not go with the other flags, before anything is read from there."""
-    source, run_dir = getattr(args, "from"), Path(args.run_dir).resolve()
+    source = getattr(args, "from")
     of_tokens = [name for name in ("tokens", "vocabulary_size") if hasattr(args, name)]
     if source and any(getattr(args, name) for name in of_tokens):
         told = " and ".join(f"--{name.replace('_', '-')}" for name in of_tokens)
         raise BadInput(f"--from brings its own tokens: leave {told} out.")
-    if source and run_dir in (Path(source).resolve(), *Path(source).resolve().parents):
-        raise BadInput(f"--from {source} is in --run-dir {args.run_dir}, which a new run sets aside: name another one.")
+    if source:
+        runs.check_source(args)
 
 
 def _load(args, needed, check: Callable[[keras.Model, Tokenizer], None], choices):

@@ -161,6 +161,14 @@ def start(args: argparse.Namespace) -> Iterator[Run]:
 
 
 @contextlib.contextmanager
+def check_source(args: argparse.Namespace) -> None:
+    """Raises `BadInput` if what `--from` names lies in `--run-dir`."""
+    source = getattr(args, "from")
+    path = Path(source).resolve()
+    if Path(args.run_dir).resolve() in (path, *path.parents):
+        raise BadInput(f"--from {source} is in --run-dir {args.run_dir}, which a new run sets aside: name another one.")
+
+
 def _following(args):
     """The run of a worker that is not the chief: what it writes goes nowhere."""
     with tempfile.TemporaryDirectory(prefix="zoo-worker-") as folder:

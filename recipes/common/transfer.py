@@ -1,16 +1,15 @@
 """`--from`: published weights with a new head, which learns first, and then the stages from the top."""
 
 from collections.abc import Callable
-from pathlib import Path
 
 import keras
 import tensorflow as tf
 
-from recipes.common import fit as fitting
 from recipes.common import report, workers
+from recipes.common.fit import fit
 from recipes.common.images import ImageData
 from recipes.common.parallel import DataParallel
-from recipes.common.runs import Run
+from recipes.common.runs import Run, check_source
 from zoo import load_pretrained
 from zoo.checks import BadInput
 from zoo.images import freeze, stages
@@ -28,9 +27,7 @@ def check_flags(args) -> None:
         return
     if args.tune:
         raise BadInput("--tune does not go with --from: choose a --learning-rate, and --freeze.")
-    path = Path(source).resolve()
-    if Path(args.run_dir).resolve() in (path, *path.parents):
-        raise BadInput(f"--from {source} is in --run-dir {args.run_dir}, which a new run sets aside: name another one.")
+    check_source(args)
 
 
 def pretrained(args, family: str, data: ImageData) -> keras.Model:
@@ -87,15 +84,15 @@ def fine_tune(
     print(f"\nThe new head alone, {head_epochs} of {args.epochs + head_epochs} epochs:\n")
     freeze(model, len(stages(model)))
     head_run = run.with_arguments(epochs=head_epochs).part("head")
-    fitting.fit(compiled(model, args.learning_rate, head_epochs), data.train, data.validation, head_run, **training)
+    fit(compiled(model, args.learning_rate, head_epochs), data.train, data.validation, head_run, **training)
     print(f"\nAll but the first {frozen} stages:\n")
     freeze(model, frozen)
     trained = compiled(model, LOWER * args.learning_rate, args.epochs)
-    found = fitting.fit(trained, data.train, data.validation, run, **training)
+    found = fit(trained, data.train, data.validation, run, **training)
     print("\nThe same net from random weights, to compare:\n")
     whole = run.with_arguments(epochs=args.epochs + head_epochs).part("from-random-weights")
     scratch = compiled(other, args.learning_rate, args.epochs + head_epochs)
-    fitting.fit(scratch, data.train, data.validation, whole, **training)
+    fit(scratch, data.train, data.validation, whole, **training)
     scores, _ = report.evaluate(scratch, data.test, data.class_names, args.batch_size)
     freeze(model, 0)  # What is exported and copied has nothing frozen.
     return (

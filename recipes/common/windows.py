@@ -50,7 +50,7 @@ class Windows:
             )
         return steps
 
-    def training_batches(self, batch_size: int, epoch: tf.Variable, *, seed: int, first_step: int = 0, augment=None):
+    def training_batches(self, batch_size: int, epoch: tf.Variable, *, seed: int, first_step: int = 0):
         """Returns one pass as (inputs, targets); row r of a batch goes on where row r of the one before ended.
 
         The text is taken for a ring, and each pass begins at another place of it, which `epoch` and `seed` decide: so
@@ -61,7 +61,6 @@ class Windows:
             epoch: int64 scalar, read during the pass.
             seed: From 0 to 2**31 - 1.
             first_step: Batches at the start of the pass that are left out: those of before an interruption.
-            augment: Must be None.
         """
         steps, length, count = self.steps(batch_size), self.sequence_length, len(self.tokens)
         tokens = self._on_cpu()
