@@ -160,7 +160,6 @@ def start(args: argparse.Namespace) -> Iterator[Run]:
             print("Dry run done: every stage works with these arguments. Nothing was kept.")
 
 
-@contextlib.contextmanager
 def check_source(args: argparse.Namespace) -> None:
     """Raises `BadInput` if what `--from` names lies in `--run-dir`."""
     source = getattr(args, "from")
@@ -169,6 +168,7 @@ def check_source(args: argparse.Namespace) -> None:
         raise BadInput(f"--from {source} is in --run-dir {args.run_dir}, which a new run sets aside: name another one.")
 
 
+@contextlib.contextmanager
 def _following(args):
     """The run of a worker that is not the chief: what it writes goes nowhere."""
     with tempfile.TemporaryDirectory(prefix="zoo-worker-") as folder:

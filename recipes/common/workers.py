@@ -342,7 +342,7 @@ def lost_ones_told(several: bool = True) -> Iterator[None]:
         said = " ".join(str(error.message).split())
         raise Interrupted(
             "The workers lost each other: start all of them again, with --resume. "
-            f"({type(error).__name__}: {said[:150]})"
+            f"({type(error).__name__}: {said[:300]})"
         ) from error
 
 
