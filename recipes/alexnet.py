@@ -10,20 +10,20 @@ python -m recipes.alexnet --data path/to/folder --image-size 224 224 --from alex
 from recipes.common import flags
 
 FAMILY = "alexnet"
-BATCH_SIZE = 128
+BATCH_SIZE = 128  # As in the paper, section 5.
 PATIENCE = 20  # Epochs without a better validation loss.
 TRIAL_EPOCHS = 10
 MOMENTUM = 0.9  # As in the paper, section 5, with Nesterov's form of it (Sutskever et al. 2013).
-EMA_MOMENTUM = 0.99  # Of the weights' moving average, which is evaluated and kept (Polyak and Juditsky 1992).
+EMA_MOMENTUM = 0.99  # The weights of about the last 100 steps are averaged; the average is evaluated and kept.
 MIXUP_ALPHA, LABEL_SMOOTHING = 0.2, 0.1  # Zhang et al. 2017; Szegedy et al. 2015.
 EMBEDDED_SIZE = (64, 64)  # What the digits are resized to, for the net's poolings leave nothing of 8x8 pixels.
 UNITS = 1024  # Instead of 4,096: for a few thousand images.
-CHOICES = {"weight_decay": 5e-4, "dropout_rate": 0.5}
+CHOICES = {"weight_decay": 5e-3, "dropout_rate": 0.5}  # The decay: 5e-4 where it goes through the momentum (section 5).
 
 
 def search_space(hp):
     return {
-        "weight_decay": hp.Float("weight_decay", 1e-5, 1e-2, sampling="log"),
+        "weight_decay": hp.Float("weight_decay", 1e-4, 0.1, sampling="log"),
         "dropout_rate": hp.Float("dropout_rate", 0.0, 0.7, step=0.1),
         "learning_rate": hp.Float("learning_rate", 1e-3, 0.05, sampling="log"),
     }
@@ -51,8 +51,9 @@ def main(argv=None):
     with runs.start(args) as run:
         args = run.args  # A dry run's are smaller.
         size = args.image_size or (EMBEDDED_SIZE if args.data == "digits" else None)
-        data = images.load(args.data, image_size=size, limit=args.limit, quick=args.dry_run)
-        data = data.in_colour() if getattr(args, "from") else data
+        data = images.load(
+            args.data, image_size=size, limit=args.limit, quick=args.dry_run, in_colour=bool(getattr(args, "from"))
+        )
         steps, num_classes = data.train.steps(args.batch_size), len(data.class_names)
         run.note_data(data.describe())
         run.note(devices=devices.describe(strategy))

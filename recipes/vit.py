@@ -10,17 +10,17 @@ python -m recipes.vit --data path/to/folder --image-size 224 224 --from vit_smal
 from recipes.common import flags
 
 FAMILY = "vit"
-BATCH_SIZE = 128
+BATCH_SIZE = 32  # Many steps on few images; Touvron et al. 2020, table 9, has 1,024 for a million of them.
 PATIENCE = 20  # Epochs without a better validation loss.
 TRIAL_EPOCHS = 10
 CLIPNORM = 1.0  # Of the gradient, as in the paper, appendix B.1.
-EMA_MOMENTUM = 0.99  # Of the weights' moving average, which is evaluated and kept (Polyak and Juditsky 1992).
+EMA_MOMENTUM = 0.99  # The weights of about the last 100 steps are averaged; the average is evaluated and kept.
 MIXUP_ALPHA, LABEL_SMOOTHING = 0.2, 0.1  # Zhang et al. 2017; Szegedy et al. 2015.
 SMALL_SIDE = 96  # Images of fewer pixels on a side are for a smaller net of smaller patches.
-SMALL = {"num_layers": 6, "num_heads": 3, "hidden_dim": 192}
+SMALL = {"num_layers": 4, "num_heads": 3, "hidden_dim": 96}
 PATCHES = ((SMALL_SIDE, 16), (24, 4), (0, 2))  # Pixels of an image's side at least, and of a patch's.
 STOCHASTIC_DEPTH_RATE = 0.1  # As in Touvron et al. 2020, table 9.
-CHOICES = {"weight_decay": 0.05}
+CHOICES = {"weight_decay": 0.05}  # As in Touvron et al. 2020, table 9.
 
 
 def search_space(hp):
@@ -32,7 +32,7 @@ def search_space(hp):
 
 def main(argv=None):
     parser = flags.parser(__doc__, FAMILY, epochs=60, batch_size=BATCH_SIZE, learning_rate=1e-3)
-    flags.add_image_flags(parser)
+    flags.add_image_flags(parser, augment="none")  # A shift by a pixel cuts small patches anew.
     flags.add_transfer_flags(parser)
     args = parser.parse_args(argv)
 
@@ -53,8 +53,13 @@ def main(argv=None):
     strategy = devices.set_up(args)
     with runs.start(args) as run:
         args = run.args  # A dry run's are smaller.
-        data = images.load(args.data, image_size=args.image_size, limit=args.limit, quick=args.dry_run)
-        data = data.in_colour() if getattr(args, "from") else data
+        data = images.load(
+            args.data,
+            image_size=args.image_size,
+            limit=args.limit,
+            quick=args.dry_run,
+            in_colour=bool(getattr(args, "from")),
+        )
         steps, num_classes = data.train.steps(args.batch_size), len(data.class_names)
         run.note_data(data.describe())
         run.note(devices=devices.describe(strategy))

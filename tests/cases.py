@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import keras
 import numpy as np
+import pytest
 
 import zoo
 
@@ -29,6 +30,7 @@ class Case:
         choices: Keyword arguments.
         may_be_zero: Places of those positional arguments for which 0 is no mistake.
         label: Tells cases of one builder apart.
+        slow: Whether `make test-all` alone has it.
     """
 
     builder: str
@@ -42,6 +44,7 @@ class Case:
     choices: dict = dataclasses.field(default_factory=dict)
     may_be_zero: tuple = ()
     label: str = "default"
+    slow: bool = False
 
     def build(self):
         return getattr(zoo, self.builder)(*self.arguments, **self.choices)
@@ -276,6 +279,19 @@ CASES = [
         label="18",
     ),
     Case(
+        "build_resnet",
+        ((32, 32, 3), 4),
+        images(32, 32, 3),
+        classes(4),
+        "sparse_categorical_crossentropy",
+        {"image": ((None, 32, 32, 3), "float32")},
+        (BATCH, 4),
+        resnet((3, 4, 6, 3), (64, 128, 256, 512), 3, 4, stem=49, expansion=4),
+        choices={"depth": 50, "stochastic_depth_rate": 0.1},
+        label="50",
+        slow=True,
+    ),
+    Case(
         "build_alexnet",
         ((63, 70, 3), 4),
         images(63, 70, 3),
@@ -309,6 +325,18 @@ CASES = [
         googlenet(3, 4),
         choices={"variant": "v1"},
         label="v1",
+    ),
+    Case(
+        "build_inception",
+        ((75, 80, 3), 4),
+        images(75, 80, 3),
+        classes(4),
+        "sparse_categorical_crossentropy",
+        {"image": ((None, 75, 80, 3), "float32")},
+        (BATCH, 4),
+        inception_v3(4),
+        label="v3",
+        slow=True,
     ),
     Case(
         "build_vit",
@@ -621,3 +649,7 @@ CASES = [
         label="shared-norm-first",
     ),
 ]
+
+every_case = pytest.mark.parametrize(
+    "case", [pytest.param(case, id=str(case), marks=[pytest.mark.slow] * case.slow) for case in CASES]
+)

@@ -15,12 +15,11 @@ import pytest
 import tensorflow as tf
 
 import zoo
-from tests.cases import BATCH, CASES, PUBLISHED
+from tests.cases import BATCH, CASES, PUBLISHED, every_case
 from zoo.checks import BadInput
 
 BUILDERS = [name for name in zoo.__all__ if name.startswith("build_")]
 
-every_case = pytest.mark.parametrize("case", CASES, ids=str)
 MANY_LAYERS = ("build_inception",)  # 57 normalised convolutions take minutes to trace for two replicas.
 FIRST = {case.builder: case for case in reversed(CASES) if case.builder not in MANY_LAYERS}.values()
 one_case_of_each = pytest.mark.parametrize(  # What takes long; `make test-all` has the others.

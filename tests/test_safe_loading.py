@@ -32,7 +32,7 @@ from tensorflow.python.client import pywrap_tf_session
 from tensorflow.python.framework import op_def_registry
 
 import zoo
-from tests.cases import CASES
+from tests.cases import every_case
 from zoo import build_gpt, build_mlp, load_export, load_model, safe_loading
 from zoo.checks import BadInput
 from zoo.safe_loading import check_zip, load_arrays, saved_model_ops
@@ -591,7 +591,7 @@ def test_files_that_cannot_be_read_are_named(trap, tmp_path):
     assert_refused(load_model, tmp_path, r"zoo\.load_export", trap)
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
+@every_case
 def test_every_builders_models_load(case, tmp_path):
     model = case.build()
     model.compile("adam", case.loss)

@@ -37,23 +37,6 @@ class ImageData:
     class_names: list[str]
     fingerprint: str
 
-    def in_colour(self) -> "ImageData":
-        """Returns grey images as red, green and blue, all alike; others as they are."""
-        if self.image_shape[-1] != 1:
-            return self
-
-        def coloured(image, label):
-            return tf.repeat(image, 3, axis=-1), label
-
-        def of(split):
-            if split.arrays is None:
-                return dataclasses.replace(split, examples=split.examples.map(coloured))
-            images, labels = split.arrays
-            return dataclasses.replace(split, arrays=(np.repeat(images, 3, axis=-1), labels))
-
-        parts = {part: of(getattr(self, part)) for part in ("train", "validation", "test")}
-        return dataclasses.replace(self, image_shape=(*self.image_shape[:2], 3), **parts)
-
     def describe(self) -> dict:
         """Returns what `run.json` says of the data."""
         sizes = {part: getattr(self, part).size for part in ("train", "validation", "test")}
@@ -61,7 +44,12 @@ class ImageData:
 
 
 def load(
-    name: str, *, image_size: tuple[int, int] | None = None, limit: int | None = None, quick: bool = False
+    name: str,
+    *,
+    image_size: tuple[int, int] | None = None,
+    limit: int | None = None,
+    quick: bool = False,
+    in_colour: bool = False,
 ) -> ImageData:
     """Loads an image-classification data set in three splits that share no example.
 
@@ -74,18 +62,19 @@ def load(
         image_size: (height, width) to resize every image to; needed where they differ in size.
         limit: Training images at most.
         quick: Whether a few images per split will do (a dry run).
+        in_colour: Whether grey images become red, green and blue ones, all alike, for a net that was trained on such.
 
     Raises:
         ValueError: If there is no such data set, it cannot be fetched, or it is not for image classification.
     """
     if name == "digits":
-        data = _digits(image_size)
+        data = _digits(image_size, in_colour)
     elif os.path.isdir(name):
-        data = _folder(Path(name), image_size)
+        data = _folder(Path(name), image_size, in_colour)
     elif name.startswith((".", "/", "~")):
         raise BadInput(f"--data {name}: there is no such folder.")
     else:
-        data = _tfds(name, image_size)
+        data = _tfds(name, image_size, in_colour)
     parts = {"train": data.train.take(limit) if limit else data.train}
     if quick:
         parts |= {"validation": data.validation.take(64), "test": data.test.take(64)}
@@ -144,13 +133,15 @@ def mixup(num_classes: int, alpha: float, label_smoothing: float) -> Callable:
 AUGMENTATIONS = {"none": None, "shift": random_shift, "shift-flip": random_shift_and_flip}
 
 
-def _digits(image_size):
+def _digits(image_size, in_colour):
     from sklearn.datasets import load_digits
 
     digits = load_digits()
     images = np.round(digits.images * (255 / 16)).astype(np.uint8)[..., np.newaxis]  # Stored as 0..16.
     if image_size:
         images = np.stack([resize_image(tf.constant(image), image_size).numpy() for image in images])
+    if in_colour:
+        images = np.repeat(images, 3, axis=-1)
     labels = digits.target.astype(np.int64)
     fingerprint = hashlib.sha256(images.tobytes() + labels.tobytes()).hexdigest()
     return ImageData(
@@ -162,7 +153,7 @@ def _digits(image_size):
     )
 
 
-def _folder(folder, image_size):
+def _folder(folder, image_size, in_colour):
     # Hidden files and folders are left out: they hold what tools keep there, copies of images among it.
     files = sorted(
         path
@@ -198,7 +189,7 @@ def _folder(folder, image_size):
             f"--data {folder}: the images differ in size: {told}{' and others' if len(sizes) > 3 else ''}. "
             "Give one size for all by --image-size HEIGHT WIDTH."
         )
-    image_shape = (*(image_size or next(iter(sizes))), channels)
+    image_shape = (*(image_size or next(iter(sizes))), 3 if in_colour else channels)
 
     def read(path, label):
         return decode_image(tf.io.read_file(path), image_shape), label
@@ -238,7 +229,7 @@ def _inspect(paths, folder):
     return sizes, channels, everything.hexdigest()
 
 
-def _tfds(name, image_size):
+def _tfds(name, image_size, in_colour):
     builder = tfds_sets.open_set(name, embedded="digits", understood=UNDERSTOOD)
     image_key, label_key = _keys(builder, name)
     feature = builder.info.features[image_key]
@@ -247,7 +238,8 @@ def _tfds(name, image_size):
             f"--data {name}: its images have {feature.shape[-1]} channels of {np.dtype(feature.np_dtype)}; "
             "1, 3 or 4 of uint8 are needed."
         )
-    image_shape = (*image_size, feature.shape[-1]) if image_size else feature.shape
+    coloured = in_colour and feature.shape[-1] == 1
+    image_shape = (*(image_size or feature.shape[:2]), 3 if coloured else feature.shape[-1])
     if None in image_shape:
         raise BadInput(
             f"--data {name}: its images have the shape {image_shape}, so they may differ in size. "
@@ -259,6 +251,8 @@ def _tfds(name, image_size):
         image = example[image_key]
         if image_size:
             image = resize_image(image, image_size)
+        if coloured:
+            image = tf.repeat(image, 3, axis=-1)
         return tf.ensure_shape(image, image_shape), tf.cast(example[label_key], tf.int64)
 
     infos = builder.info.splits

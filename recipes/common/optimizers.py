@@ -1,7 +1,9 @@
-"""Adam in one kernel per weight, and optimizers that average the weights."""
+"""Adam in one kernel per weight, and optimizers whose decay spares what it should."""
 
 import keras
 import tensorflow as tf
+
+UNDECAYED = ("bias", "gamma", "beta", "token", "embeddings")  # In the names of variables.
 
 
 class FusedAdam(keras.optimizers.Adam):
@@ -43,20 +45,30 @@ def _handle(variable):
     return (variable.value if isinstance(variable, keras.Variable) else variable).handle
 
 
-class _Averaging(keras.optimizers.Optimizer):
-    """Keeps a moving average of the weights, and leaves the weights as they are when Keras's `fit` ends.
+class _ForImages(keras.optimizers.Optimizer):
+    """Decays matrices and kernels alone, and leaves the weights as they are when Keras's `fit` ends.
 
-    Keras's own overwrites them then; here a training may be several calls of `fit`, and `recipes.common.fit` takes the
-    averages where it needs them. Polyak and Juditsky 1992, https://doi.org/10.1137/0330046.
+    Biases, normalisations, tokens and positions do not decay (He et al. 2018, https://arxiv.org/abs/1812.01187, section
+    3.1). At the end Keras's own `fit` puts the moving averages in the weights' place; here a training may be several
+    calls of `fit`, and `recipes.common.fit` takes the averages where it needs them. Polyak and Juditsky 1992,
+    https://doi.org/10.1137/0330046.
     """
+
+    def __init__(self, *args, **options):
+        super().__init__(*args, **options)
+        self.exclude_from_weight_decay(var_names=UNDECAYED)
 
     def finalize_variable_values(self, trainable_variables):
         pass
 
 
-class SGD(_Averaging, keras.optimizers.SGD):
-    """Keras's stochastic gradient descent, for `use_ema=True`."""
+class SGD(_ForImages, keras.optimizers.SGD):
+    """Keras's stochastic gradient descent, for `weight_decay` and `use_ema=True`.
+
+    Its decay stands outside the momentum (Loshchilov and Hutter 2017): that of a paper which adds it to the gradient is
+    to be divided by `1 - momentum`.
+    """
 
 
-class AdamW(_Averaging, keras.optimizers.AdamW):
+class AdamW(_ForImages, keras.optimizers.AdamW):
     """Keras's AdamW (Loshchilov and Hutter 2017, https://arxiv.org/abs/1711.05101), for `use_ema=True`."""

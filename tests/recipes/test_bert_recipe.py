@@ -180,6 +180,7 @@ def test_a_search_from_a_source_leaves_its_depth_alone(pretrained, reviews, tmp_
     assert set(tuning["best"]) == {"dropout_rate", "learning_rate"}
 
 
+@pytest.mark.slow
 def test_classifying_from_what_was_pretrained(pretrained, tmp_path, reviews):
     source = pretrained[0] / "run/pretrained"
     run(*classifying(tmp_path, reviews, "--from", source, "--replicas", 2))

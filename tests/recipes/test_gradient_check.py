@@ -8,7 +8,7 @@ import tensorflow as tf
 from recipes.common.gradient_check import DIRECTION, check_gradients, float64_copy
 from tests.cases import CASES
 
-LONG = ("v1", "18", "towers")  # Labels of nets of images with millions of weights.
+LONG = ("v1", "v3", "18", "50", "towers")  # Labels of nets of images with millions of weights.
 every_case = pytest.mark.parametrize(
     "case", [pytest.param(case, id=str(case), marks=[pytest.mark.slow] * (case.label in LONG)) for case in CASES]
 )

@@ -600,16 +600,17 @@ def test_labels_are_mixed_in_training_alone(streamed):
     assert next(iter(split.batches(8)))[1].shape == (8,)
 
 
-@pytest.mark.parametrize("streamed", [False, True], ids=["in memory", "streamed"])
-def test_grey_images_in_colour(streamed):
-    pixels, labels = noise(6), np.arange(6)
-    split = Split.in_memory(pixels, labels)
-    if streamed:
-        split = Split(size=6, examples=tf.data.Dataset.from_tensor_slices((pixels, labels)))
-    data = images.ImageData("toys", split, split, split, (8, 8, 1), list("abcdef"), "")
-    coloured = data.in_colour()
+@pytest.mark.parametrize("kind", ["digits", "folder", "set", "set in colour"])
+def test_grey_images_in_colour(kind, store, tmp_path):
+    channels = 3 if kind == "set in colour" else 1
+    of_tfds = f"for_colour_{kind.replace(' ', '_')}"
+    name = {"digits": "digits", "folder": str(tmp_path)}.get(kind, of_tfds)
+    for index, pixels in enumerate(noise(20)):
+        write(tmp_path / "ab"[index % 2] / f"{index}.png", pixels)
+    store(of_tfds, features((8, 8, channels)), train=examples(50, 0, (8, 8, channels)))
+    grey, coloured = images.load(name), images.load(name, in_colour=True)
     assert coloured.image_shape == (8, 8, 3)
-    found, same = stored(coloured.test)
-    np.testing.assert_array_equal(found, np.repeat(pixels, 3, axis=-1))
-    np.testing.assert_array_equal(same, labels)
-    assert coloured.in_colour() is coloured
+    for part in PARTS:
+        (pixels, labels), (in_colour, same) = stored(getattr(grey, part)), stored(getattr(coloured, part))
+        np.testing.assert_array_equal(in_colour, np.broadcast_to(pixels, in_colour.shape))
+        np.testing.assert_array_equal(same, labels)

@@ -447,7 +447,7 @@ def interrupted(args, strategy=None, **options):
     return stop.state
 
 
-@pytest.mark.parametrize("replicas", [1, 2])
+@pytest.mark.parametrize("replicas", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_run_goes_on_in_the_middle_of_an_epoch(replicas, tmp_path, two_replicas, monkeypatch):
     in_shares(monkeypatch, 2 // replicas)
     strategy = two_replicas if replicas == 2 else None

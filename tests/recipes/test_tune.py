@@ -102,7 +102,7 @@ def test_what_follows_a_search_does_not_depend_on_who_searched(tmp_path):
         np.testing.assert_array_equal(one, two)
 
 
-@pytest.mark.parametrize("damage", [False, True])
+@pytest.mark.parametrize("damage", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_an_interrupted_search_repeats_no_finished_trial(tmp_path, damage):
     built = []
 
