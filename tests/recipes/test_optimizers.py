@@ -1,11 +1,12 @@
-"""The fused Adam is Keras's Adam."""
+"""The fused Adam is Keras's Adam; decay spares what it should."""
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from recipes.common.optimizers import FusedAdam
+from recipes.common.optimizers import SGD, AdamW, FusedAdam
+from zoo.attention import ClassToken, Positions, TransformerBlock
 
 OPTIONS = {
     "plain": {},
@@ -39,3 +40,19 @@ def test_equals_keras(options, replicas, two_replicas):
     found = after_some_steps(lambda: FusedAdam(**options), strategy)
     for one, two in zip(expected, found, strict=True):
         np.testing.assert_allclose(two, one, rtol=2e-4, atol=2e-5)
+
+
+@pytest.mark.parametrize("kind", [SGD, AdamW])
+def test_only_kernels_decay(kind):
+    inputs = keras.Input((8, 8, 1))
+    x = keras.layers.BatchNormalization()(keras.layers.Conv2D(4, 2, 2, bias_initializer="ones")(inputs))
+    x = Positions(16)(ClassToken()(keras.layers.Reshape((-1, 4))(x))[:, :16])
+    model = keras.Model(inputs, TransformerBlock(2, 8, norm_first=True)(x))
+    optimizer = kind(0.1, weight_decay=0.5)
+    before = [weight.numpy() for weight in model.trainable_weights]
+    optimizer.apply([tf.zeros_like(weight) for weight in before], model.trainable_weights)
+    decayed = {"kernel"}
+    assert decayed < {weight.name for weight in model.trainable_weights}
+    for old, weight in zip(before, model.trainable_weights, strict=True):
+        share = 0.95 if weight.name in decayed else 1.0
+        np.testing.assert_allclose(weight.numpy(), share * old, rtol=1e-6, err_msg=weight.path)
