@@ -14,10 +14,10 @@ BATCH_SIZE = 128  # The papers name none; that of ResNet's, He et al. 2015, sect
 PATIENCE = 20  # Epochs without a better validation loss.
 TRIAL_EPOCHS = 10
 MOMENTUM = 0.9  # As in v1's paper, section 6, with Nesterov's form of it (Sutskever et al. 2013).
-EMA_MOMENTUM = 0.99  # The weights of about the last 100 steps are averaged; the average is evaluated and kept.
+EMA_MOMENTUM = 0.99  # Averages the weights of about the last 100 steps (Polyak and Juditsky 1992), and keeps that.
 MIXUP_ALPHA, LABEL_SMOOTHING = 0.2, 0.1  # Zhang et al. 2017; Szegedy et al. 2015.
 SMALL_SIDE = 96  # Images of fewer pixels on a side are for v1, others for v3.
-EMBEDDED_SIZE = (32, 32)  # What the digits are resized to, for the net's poolings leave nothing of 8x8 pixels.
+LEAST_SIZE = (32, 32)  # What smaller images are resized to: the net's poolings leave nothing of them.
 CHOICES = {"weight_decay": 5e-3, "dropout_rate": 0.2}  # The decay as in recipes.resnet.
 
 
@@ -50,9 +50,13 @@ def main(argv=None):
     strategy = devices.set_up(args)
     with runs.start(args) as run:
         args = run.args  # A dry run's are smaller.
-        size = args.image_size or (EMBEDDED_SIZE if args.data == "digits" else None)
         data = images.load(
-            args.data, image_size=size, limit=args.limit, quick=args.dry_run, in_colour=bool(getattr(args, "from"))
+            args.data,
+            image_size=args.image_size,
+            limit=args.limit,
+            quick=args.dry_run,
+            at_least=LEAST_SIZE,
+            in_colour=bool(getattr(args, "from")),
         )
         steps, num_classes = data.train.steps(args.batch_size), len(data.class_names)
         run.note_data(data.describe())

@@ -8,19 +8,33 @@ python -m recipes.vit --data path/to/folder --image-size 224 224 --from vit_smal
 """
 
 from recipes.common import flags
+from zoo.checks import BadInput
 
 FAMILY = "vit"
 BATCH_SIZE = 32  # Many steps on few images; Touvron et al. 2020, table 9, has 1,024 for a million of them.
 PATIENCE = 20  # Epochs without a better validation loss.
 TRIAL_EPOCHS = 10
 CLIPNORM = 1.0  # Of the gradient, as in the paper, appendix B.1.
-EMA_MOMENTUM = 0.99  # The weights of about the last 100 steps are averaged; the average is evaluated and kept.
+EMA_MOMENTUM = 0.99  # Averages the weights of about the last 100 steps (Polyak and Juditsky 1992), and keeps that.
 MIXUP_ALPHA, LABEL_SMOOTHING = 0.2, 0.1  # Zhang et al. 2017; Szegedy et al. 2015.
 SMALL_SIDE = 96  # Images of fewer pixels on a side are for a smaller net of smaller patches.
 SMALL = {"num_layers": 4, "num_heads": 3, "hidden_dim": 96}
 PATCHES = ((SMALL_SIDE, 16), (24, 4), (0, 2))  # Pixels of an image's side at least, and of a patch's.
 STOCHASTIC_DEPTH_RATE = 0.1  # As in Touvron et al. 2020, table 9.
 CHOICES = {"weight_decay": 0.05}  # As in Touvron et al. 2020, table 9.
+
+
+def patch_size(height, width):
+    """Returns the largest that divides an image, of what PATCHES has for its size down to half of that."""
+    most = next(size for least, size in PATCHES if min(height, width) >= least)
+    for size in range(most, most // 2 - 1, -1):
+        if height % size == width % size == 0:
+            return size
+    fitting = " ".join(str(-(-side // most) * most) for side in (height, width))
+    raise BadInput(
+        f"no patch of {most // 2} to {most} pixels divides images of {height}x{width}: resize them by --image-size, "
+        f"such as {fitting}."
+    )
 
 
 def search_space(hp):
@@ -80,14 +94,14 @@ def main(argv=None):
             return model
 
         def build(weight_decay, learning_rate=args.learning_rate, epochs=args.epochs):
-            side = min(data.image_shape[:2])
+            small = min(data.image_shape[:2]) < SMALL_SIDE
             with strategy.scope():
                 net = build_vit(
                     data.image_shape,
                     num_classes,
-                    patch_size=next(size for least, size in PATCHES if side >= least),
+                    patch_size=patch_size(*data.image_shape[:2]),
                     stochastic_depth_rate=STOCHASTIC_DEPTH_RATE,
-                    **(SMALL if side < SMALL_SIDE else VIT_SIZES["small"]),
+                    **(SMALL if small else VIT_SIZES["small"]),
                 )
             return compiled(net, learning_rate, epochs, weight_decay)
 

@@ -1,7 +1,7 @@
 """Checks of what a caller passes. Each says what was passed, what is needed and how to mend it."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 
 class BadInput(ValueError):
@@ -76,6 +76,13 @@ def one_of(name: str, value: object, choices: Sequence[str]) -> str:
     if not isinstance(value, str) or value not in choices:
         raise BadInput(f"{name}={value!r}: it must be one of {', '.join(map(repr, choices))}.")
     return value
+
+
+def one_of_ints(name: str, value: object, choices: Collection[int]) -> int:
+    """Returns `value` when it is an integer among `choices`; raises `BadInput` that lists them otherwise."""
+    if isinstance(value, bool) or not hasattr(value, "__index__") or value.__index__() not in choices:
+        raise BadInput(f"{name}={value!r}: it must be one of {', '.join(map(str, sorted(choices)))}.")
+    return value.__index__()
 
 
 def image_shape(name: str, value: object) -> tuple[int, int, int]:

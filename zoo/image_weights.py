@@ -156,6 +156,8 @@ def _assign(path, net, model, tensors, *, new_head):
             if not (new_head and layer == HEAD):
                 missing.append(error.args[0])
             continue
+        except BadInput:  # A tensor's numbers are of a kind that is not read.
+            raise
         except (IndexError, TypeError, ValueError):  # It could not be brought into a form like ours.
             value = None
         if new_head and layer == HEAD:
@@ -299,7 +301,9 @@ def _keras_resnet_value(variable, layer, kind, take, model):
     value = take(f"{theirs}/{kind}")
     if kind == "moving_mean":
         bias = take(f"{theirs.removesuffix('_bn')}_conv/bias")
-        return value - bias if value.shape == bias.shape else bias
+        if value.shape != bias.shape:
+            raise ValueError("One of them is misshapen.")
+        return value - bias
     if kind == "moving_variance":
         return value + MORE_EPSILON
     return value[:, :, ::-1] if layer == "stem_conv" else value
@@ -424,13 +428,13 @@ NETS = (
         std=CAFFE_STD,
     ),
     Net("conv_1/kernel", build_inception, _inception_arguments, _inception_value, mean=0.5, std=0.5),
-    Net("features.0.weight", build_alexnet, _alexnet_arguments, _alexnet_value),
+    Net("features.0.weight", build_alexnet, _alexnet_arguments, _alexnet_value, "alexnet"),
     Net(
         "blocks.0.attn.qkv.weight",
         build_vit,
         _vit_arguments(TIMM_VIT),
         _vit_value(TIMM_VIT),
-        r"(vit|deit)_.*",
+        r"(vit|deit)_(tiny|small|base|large)_patch\d+_\d+",  # Others have the same tensors and compute otherwise.
         mean=0.5,
         std=0.5,
     ),
@@ -439,5 +443,6 @@ NETS = (
         build_vit,
         _vit_arguments(TORCHVISION_VIT),
         _vit_value(TORCHVISION_VIT),
+        r"vit_[blh]_\d+",
     ),
 )

@@ -37,8 +37,9 @@ def compare(
 
     Returns:
         Format -> `accuracy`, `difference` (the largest of a probability), `same` (no answer differs by more than
-        rounding), `examples_per_second` in batches of 256, `milliseconds` of one image (both with what it takes to
-        send it to another process), `megabytes`, and the runtime's version; or `failure`, why it cannot be had.
+        rounding, and the accuracy is that of the trained model), `examples_per_second` in batches of 256,
+        `milliseconds` of one image (both with what it takes to send it to another process), `megabytes`, and the
+        runtime's version; or `failure`, why it cannot be had.
     """
     found = {}
     for kind in kinds:
@@ -70,11 +71,12 @@ def _scored(path, kind, data, expected, score):
             times.append(time.monotonic() - began)
     probabilities = np.concatenate(answers)
     difference = float(np.abs(probabilities - expected).max())
+    accuracy, trained = (score(answers)["accuracy"] for answers in (probabilities, expected))
     files = [path, path.with_suffix(".bin")] if path.is_file() else [path / "saved_model.pb", *path.glob("variables/*")]
     return {
-        "accuracy": score(probabilities)["accuracy"],
+        "accuracy": accuracy,
         "difference": difference,
-        "same": difference <= served.TOLERANCE,
+        "same": difference <= served.TOLERANCE and accuracy == trained,
         "examples_per_second": round(len(probabilities) / seconds, 1),
         "milliseconds": round(1000 * float(np.median(times[1:])), 2),
         "megabytes": round(sum(file.stat().st_size for file in files if file.exists()) / 1e6, 2),

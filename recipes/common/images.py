@@ -49,6 +49,7 @@ def load(
     image_size: tuple[int, int] | None = None,
     limit: int | None = None,
     quick: bool = False,
+    at_least: tuple[int, int] = (1, 1),
     in_colour: bool = False,
 ) -> ImageData:
     """Loads an image-classification data set in three splits that share no example.
@@ -62,19 +63,21 @@ def load(
         image_size: (height, width) to resize every image to; needed where they differ in size.
         limit: Training images at most.
         quick: Whether a few images per split will do (a dry run).
-        in_colour: Whether grey images become red, green and blue ones, all alike, for a net that was trained on such.
+        at_least: (height, width) that a net needs: without an `image_size`, smaller images are resized to it.
+        in_colour: Whether all images become red, green and blue, for a net that was trained on such: grey ones in three
+            channels alike, others without their transparency.
 
     Raises:
         ValueError: If there is no such data set, it cannot be fetched, or it is not for image classification.
     """
     if name == "digits":
-        data = _digits(image_size, in_colour)
+        data = _digits(image_size, at_least, in_colour)
     elif os.path.isdir(name):
-        data = _folder(Path(name), image_size, in_colour)
+        data = _folder(Path(name), image_size, at_least, in_colour)
     elif name.startswith((".", "/", "~")):
         raise BadInput(f"--data {name}: there is no such folder.")
     else:
-        data = _tfds(name, image_size, in_colour)
+        data = _tfds(name, image_size, at_least, in_colour)
     parts = {"train": data.train.take(limit) if limit else data.train}
     if quick:
         parts |= {"validation": data.validation.take(64), "test": data.test.take(64)}
@@ -133,13 +136,19 @@ def mixup(num_classes: int, alpha: float, label_smoothing: float) -> Callable:
 AUGMENTATIONS = {"none": None, "shift": random_shift, "shift-flip": random_shift_and_flip}
 
 
-def _digits(image_size, in_colour):
+def _size(own, image_size, at_least):
+    """Returns (height, width) to give images of the size `own`, which may hold None."""
+    return image_size or tuple(side and max(side, least) for side, least in zip(own, at_least, strict=True))
+
+
+def _digits(image_size, at_least, in_colour):
     from sklearn.datasets import load_digits
 
     digits = load_digits()
     images = np.round(digits.images * (255 / 16)).astype(np.uint8)[..., np.newaxis]  # Stored as 0..16.
-    if image_size:
-        images = np.stack([resize_image(tf.constant(image), image_size).numpy() for image in images])
+    size = _size(images.shape[1:3], image_size, at_least)
+    if size != images.shape[1:3]:
+        images = np.stack([resize_image(tf.constant(image), size).numpy() for image in images])
     if in_colour:
         images = np.repeat(images, 3, axis=-1)
     labels = digits.target.astype(np.int64)
@@ -153,7 +162,7 @@ def _digits(image_size, in_colour):
     )
 
 
-def _folder(folder, image_size, in_colour):
+def _folder(folder, image_size, at_least, in_colour):
     # Hidden files and folders are left out: they hold what tools keep there, copies of images among it.
     files = sorted(
         path
@@ -189,7 +198,8 @@ def _folder(folder, image_size, in_colour):
             f"--data {folder}: the images differ in size: {told}{' and others' if len(sizes) > 3 else ''}. "
             "Give one size for all by --image-size HEIGHT WIDTH."
         )
-    image_shape = (*(image_size or next(iter(sizes))), 3 if in_colour else channels)
+    size = _size(next(iter(sizes)), image_size, at_least)
+    image_shape = (*size, 3 if in_colour else channels)
 
     def read(path, label):
         return decode_image(tf.io.read_file(path), image_shape), label
@@ -229,7 +239,7 @@ def _inspect(paths, folder):
     return sizes, channels, everything.hexdigest()
 
 
-def _tfds(name, image_size, in_colour):
+def _tfds(name, image_size, at_least, in_colour):
     builder = tfds_sets.open_set(name, embedded="digits", understood=UNDERSTOOD)
     image_key, label_key = _keys(builder, name)
     feature = builder.info.features[image_key]
@@ -238,8 +248,8 @@ def _tfds(name, image_size, in_colour):
             f"--data {name}: its images have {feature.shape[-1]} channels of {np.dtype(feature.np_dtype)}; "
             "1, 3 or 4 of uint8 are needed."
         )
-    coloured = in_colour and feature.shape[-1] == 1
-    image_shape = (*(image_size or feature.shape[:2]), 3 if coloured else feature.shape[-1])
+    size = _size(feature.shape[:2], image_size, at_least)
+    image_shape = (*size, 3 if in_colour else feature.shape[-1])
     if None in image_shape:
         raise BadInput(
             f"--data {name}: its images have the shape {image_shape}, so they may differ in size. "
@@ -249,10 +259,10 @@ def _tfds(name, image_size, in_colour):
 
     def read(example):
         image = example[image_key]
-        if image_size:
-            image = resize_image(image, image_size)
-        if coloured:
-            image = tf.repeat(image, 3, axis=-1)
+        if size != feature.shape[:2]:
+            image = resize_image(image, size)
+        if in_colour:
+            image = tf.repeat(image, 3, axis=-1) if feature.shape[-1] == 1 else image[..., :3]
         return tf.ensure_shape(image, image_shape), tf.cast(example[label_key], tf.int64)
 
     infos = builder.info.splits

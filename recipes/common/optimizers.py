@@ -49,9 +49,9 @@ class _ForImages(keras.optimizers.Optimizer):
     """Decays matrices and kernels alone, and leaves the weights as they are when Keras's `fit` ends.
 
     Biases, normalisations, tokens and positions do not decay (He et al. 2018, https://arxiv.org/abs/1812.01187, section
-    3.1). At the end Keras's own `fit` puts the moving averages in the weights' place; here a training may be several
-    calls of `fit`, and `recipes.common.fit` takes the averages where it needs them. Polyak and Juditsky 1992,
-    https://doi.org/10.1137/0330046.
+    3.1). With `use_ema` it averages the weights (Polyak and Juditsky 1992, https://doi.org/10.1137/0330046), those of a
+    short run as well. At the end Keras's own `fit` puts the averages in the weights' place; here a training may be
+    several calls of `fit`, and `recipes.common.fit` takes the averages where it needs them.
     """
 
     def __init__(self, *args, **options):
@@ -60,6 +60,19 @@ class _ForImages(keras.optimizers.Optimizer):
 
     def finalize_variable_values(self, trainable_variables):
         pass
+
+    def _update_model_variables_moving_average(self, trainable_variables):
+        """Keras's own (it is private) keeps the first weights for `1 / (1 - ema_momentum)` steps, however short a run.
+
+        Here step t, from 0, keeps no more than t / (9 + t) of the average, as does TensorFlow's
+        `tf.train.ExponentialMovingAverage` that is given `num_updates`.
+        """
+        if not self.use_ema:
+            return
+        step = tf.cast(self.iterations, tf.float32)
+        kept = tf.minimum(self.ema_momentum, step / (9 + step))
+        for variable, average in zip(trainable_variables, self._model_variables_moving_average, strict=True):
+            average.assign(variable + tf.cast(kept, variable.dtype) * (average - variable))
 
 
 class SGD(_ForImages, keras.optimizers.SGD):

@@ -6,6 +6,7 @@ sign at its end, for NumPy drops zero bytes there. This file imports nothing of 
 
 import io
 import json
+import os
 import sys
 
 import numpy as np
@@ -77,13 +78,14 @@ def litert(path):
     import ai_edge_litert
     from ai_edge_litert.interpreter import Interpreter
 
-    interpreter = Interpreter(path)
+    interpreter = Interpreter(path, num_threads=os.cpu_count())  # As the others do by themselves.
+    interpreter.allocate_tensors()
 
     def answer(_, inputs):
         (given,), (array,) = interpreter.get_input_details(), inputs.values()
         if tuple(given["shape"]) != array.shape:
             interpreter.resize_tensor_input(given["index"], array.shape)
-        interpreter.allocate_tensors()
+            interpreter.allocate_tensors()
         interpreter.set_tensor(given["index"], array)
         interpreter.invoke()
         return {"output": interpreter.get_tensor(interpreter.get_output_details()[0]["index"])}

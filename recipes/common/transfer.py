@@ -43,8 +43,8 @@ def pretrained(args, family: str, data: ImageData) -> keras.Model:
     try:
         model, _ = load_pretrained(source, num_classes=len(data.class_names), input_shape=data.image_shape)
     except BadInput as error:
-        small = " Give an --image-size." if "too small" in str(error) else ""
-        raise BadInput(f"--from {source}: {error}{small}") from None
+        of_size = any(word in str(error) for word in ("too small", "patch_size"))
+        raise BadInput(f"--from {source}: {error}{' Give an --image-size.' * of_size}") from None
     if model.name != family:
         raise BadInput(f"--from {source}: these are the weights of a {model.name}; use python -m recipes.{model.name}.")
     count = len(stages(model))

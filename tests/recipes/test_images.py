@@ -614,3 +614,20 @@ def test_grey_images_in_colour(kind, store, tmp_path):
         (pixels, labels), (in_colour, same) = stored(getattr(grey, part)), stored(getattr(coloured, part))
         np.testing.assert_array_equal(in_colour, np.broadcast_to(pixels, in_colour.shape))
         np.testing.assert_array_equal(same, labels)
+
+
+@pytest.mark.parametrize("kind", ["digits", "folder", "set"])
+def test_images_that_are_smaller_than_a_net_needs(kind, store, tmp_path):
+    of_tfds = f"small_{kind}"
+    name = {"digits": "digits", "folder": str(tmp_path), "set": of_tfds}[kind]
+    for index, pixels in enumerate(noise(20, (8, 16, 3))):
+        write(tmp_path / "ab"[index % 2] / f"{index}.png", pixels)
+    store(of_tfds, features((8, 16, 3)), train=examples(50, 0, (8, 16, 3)))
+    own = images.load(name)
+    width = own.image_shape[1]
+    larger, chosen = images.load(name, at_least=(12, 10)), images.load(name, at_least=(12, 10), image_size=(9, 9))
+    assert larger.image_shape[:2] == (12, max(10, width))
+    assert chosen.image_shape[:2] == (9, 9)
+    assert images.load(name, at_least=(4, 4)).image_shape == own.image_shape
+    expected = resize_image(tf.constant(stored(own.test)[0][0]), larger.image_shape[:2])
+    np.testing.assert_allclose(stored(larger.test)[0][0], expected, atol=1)

@@ -56,3 +56,19 @@ def test_only_kernels_decay(kind):
     for old, weight in zip(before, model.trainable_weights, strict=True):
         share = 0.95 if weight.name in decayed else 1.0
         np.testing.assert_allclose(weight.numpy(), share * old, rtol=1e-6, err_msg=weight.path)
+
+
+@pytest.mark.parametrize("kind", [SGD, AdamW])
+def test_averages_of_a_short_run_are_of_its_end(kind):
+    """The weight goes from 0 to 40 evenly; 0.99 of the average, kept at each step, would stay at its beginning."""
+    weight = keras.Variable([0.0], name="kernel")
+    optimizer = kind(0.1, weight_decay=None, use_ema=True, ema_momentum=0.99)
+    expected = 0.0
+    for step in range(40):
+        weight.assign([step])
+        optimizer.apply([tf.zeros([1])], [weight])
+        kept = min(0.99, step / (9 + step))
+        expected = kept * expected + (1 - kept) * step
+    (average,) = optimizer._model_variables_moving_average
+    np.testing.assert_allclose(average.numpy(), expected, rtol=1e-5)
+    assert expected > 30

@@ -1,35 +1,111 @@
 """`--from` of the recipes for images: published weights with a new head, beside the same net from random weights."""
 
+import argparse
 import json
 
+import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
-from recipes import resnet, vit
+from recipes import alexnet, inception, resnet, vit
 from recipes.common import transfer
-from zoo import build_resnet, load_export
+from recipes.common.runs import Run
+from tests.models.test_keras_image_weights import keras_file
+from zoo import build_alexnet, build_resnet, build_vit, load_export, load_pretrained
 from zoo.checks import BadInput
-from zoo.image_weights import _torch_resnet_value
+from zoo.image_weights import ALEXNET, LEAVES, TIMM_VIT, _torch_resnet_value, _vit_value
 
 safetensors_numpy = pytest.importorskip("safetensors.numpy")
 SMALL = ["--limit", "48", "--epochs", "2", "--batch-size", "16", "--image-size", "32", "32"]
 
 
+def write_published(model, value_of, path):
+    """Writes a model's weights as PyTorch's tensors of the names that `value_of` (see `zoo.image_weights`) asks for."""
+    tensors = {}
+    for variable in model.weights:
+        layer, _, kind = variable.path.rpartition("/")
+        if "seed_generator" in kind:
+            continue
+        names, value = [], variable.numpy()
+        # What is asked for has three axes, of which the ViT takes the last one or two.
+        value_of(variable, layer, kind, lambda name, names=names, value=value: names.append(name) or value[None], model)
+        if kind == "kernel":
+            value = value.transpose(3, 2, 0, 1) if value.ndim == 4 else value.T
+        if kind == "token":
+            value = value[None, None]
+        tensors[names[0]] = np.ascontiguousarray(value[None] if kind == "embeddings" else value)
+    safetensors_numpy.save_file(tensors, path)
+    return path
+
+
 @pytest.fixture(scope="module")
 def published(tmp_path_factory):
     """A file like torchvision's of a ResNet-18 with random weights, for images in colour and 7 classes."""
-    tensors, path = {}, tmp_path_factory.mktemp("published") / "resnet18.safetensors"
-    for variable in build_resnet((32, 32, 3), 7, depth=18).weights:
-        layer, _, kind = variable.path.rpartition("/")
-        names, value = [], variable.numpy()
-        _torch_resnet_value(
-            variable, layer, kind, lambda name, names=names, value=value: names.append(name) or value, None
-        )
-        if kind == "kernel":
-            value = value.transpose(3, 2, 0, 1) if value.ndim == 4 else value.T
-        tensors[names[0]] = np.ascontiguousarray(value)
-    safetensors_numpy.save_file(tensors, path)
-    return path
+    path = tmp_path_factory.mktemp("published") / "resnet18.safetensors"
+    return write_published(build_resnet((32, 32, 3), 7, depth=18), _torch_resnet_value, path)
+
+
+@pytest.fixture
+def others(tmp_path):
+    """Files of the other families, each with the image size to train at."""
+    net = build_vit((16, 16, 3), 7, patch_size=4, num_layers=4, num_heads=3, hidden_dim=192)
+    made = {"vit": (write_published(net, _vit_value(TIMM_VIT), tmp_path / "vit.safetensors"), 16)}
+    net = build_alexnet((64, 64, 3), 7, units=32)
+    dense = net.get_layer("dense_1").kernel
+
+    def alexnet_value(variable, layer, kind, take, model):
+        take(f"{ALEXNET[layer]}.{LEAVES[kind]}")
+
+    dense.assign(dense.numpy().reshape(6, 6, 256, -1).transpose(2, 0, 1, 3).reshape(dense.shape))
+    made["alexnet"] = (write_published(net, alexnet_value, tmp_path / "alexnet.safetensors"), 64)
+    net = keras.applications.InceptionV3(weights=None, classes=7, input_shape=(75, 75, 3))
+    made["inception"] = (keras_file(net, tmp_path / "inception.h5"), 75)
+    return made
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", [vit, alexnet, inception], ids=lambda recipe: recipe.FAMILY)
+def test_a_transfer_in_each_family(recipe, others, tmp_path):
+    path, side = others[recipe.FAMILY]
+    small = ["--limit", "32", "--epochs", "1", "--batch-size", "16", "--image-size", str(side), str(side)]
+    scores = recipe.main([*small, "--from", str(path), "--freeze", "1", *folders(tmp_path)])
+    report = json.loads((tmp_path / "run/report.json").read_text())
+    assert report["served"]["accuracy"] == scores["accuracy"]
+    assert report["transfer"]["frozen"] == 1
+
+
+def test_what_is_trained_and_compared(published, tmp_path, monkeypatch):
+    """First the head alone; then the stages at a lower rate; and another net, from random weights, for as long."""
+    calls = []
+
+    def fit(compiled, train, validation, run, **options):
+        net, rate, epochs = compiled
+        kernel = net.get_layer("stem_conv").kernel.numpy()
+        trained = {layer.name for layer in net.layers if layer.trainable_weights}
+        calls.append((net, rate, epochs, run.args.epochs, kernel, trained, options))
+        return {}
+
+    monkeypatch.setattr(transfer, "fit", fit)
+    monkeypatch.setattr(transfer.report, "evaluate", lambda *_: ({"accuracy": 0.5, "loss": 1.0, "more": 2}, None))
+    args = argparse.Namespace(**{"from": str(published)}, freeze=2, epochs=10, learning_rate=0.5, batch_size=8)
+    net, _ = load_pretrained(published, num_classes=3, input_shape=(32, 32, 3))
+    first = net.get_layer("stem_conv").kernel.numpy()
+    data = argparse.Namespace(train=None, validation=None, test=None, class_names=["a", "b", "c"])
+    run, strategy = Run(args, tmp_path, {}), tf.distribute.get_strategy()
+    _, _, found = transfer.fine_tune(net, data, run, strategy, lambda *compiled: compiled, patience=7)
+    head, top, scratch = calls
+    assert [call[1:4] for call in calls] == [(0.5, 2, 2), (0.05, 10, 10), (0.5, 12, 12)]
+    assert head[5] == {"probabilities"}
+    assert {name.rpartition("_block")[0] for name in top[5]} == {"stage_3", "stage_4", ""}
+    assert scratch[5] == {layer.name for layer in net.layers if layer.weights}, "nothing is frozen at the end"
+    assert head[0] is top[0] is net
+    assert scratch[0] is not net
+    for call in (head, top):
+        np.testing.assert_array_equal(call[4], first)
+    assert np.abs(scratch[4] - first).max() > 0.01
+    assert all(call[6] == {"patience": 7} for call in calls)
+    assert found["from_random_weights"] == {"accuracy": 0.5, "loss": 1.0}
 
 
 def test_a_transfer_on_two_replicas_in_other_formats(published, tmp_path, monkeypatch):
@@ -73,8 +149,6 @@ def test_a_transfer_is_compared_and_served_as_trained(published, tmp_path, capsy
     told = (tmp_path / "run/report.md").read_text()
     assert "## What the published weights bring" in told
     assert "the same as trained" in capsys.readouterr().out
-
-    import tensorflow as tf
 
     exported = tf.saved_model.load(str(tmp_path / "export/1"))
     kernels = {tuple(np.asarray(v).ravel()[:4]) for v in exported.variables_ if len(v.shape) == 4}

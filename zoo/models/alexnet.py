@@ -63,8 +63,7 @@ def build_alexnet(
     """
     input_shape = checks.image_shape("input_shape", input_shape)
     num_classes = checks.num_classes(num_classes)
-    if towers not in FILTERS or isinstance(towers, bool):
-        raise BadInput(f"towers={towers!r}: it must be 1 or 2.")
+    towers = checks.one_of_ints("towers", towers, FILTERS)
     units = checks.positive_int("units", units)
     dropout_rate = checks.rate("dropout_rate", dropout_rate)
     if min(input_shape[:2]) < LEAST:

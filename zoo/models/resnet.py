@@ -77,8 +77,7 @@ def build_resnet(
     input_shape = checks.image_shape("input_shape", input_shape)
     num_classes = checks.num_classes(num_classes)
     depths = DEPTHS | SMALL_DEPTHS
-    if depth not in depths or isinstance(depth, bool):
-        raise BadInput(f"depth={depth!r}: it must be one of {', '.join(map(str, sorted(depths)))}.")
+    depth = checks.one_of_ints("depth", depth, depths)
     stride_first = checks.one_of("version", version, ("v1.5", "v1")) == "v1"
     rate = checks.rate("stochastic_depth_rate", stochastic_depth_rate)
     small = depth in SMALL_DEPTHS

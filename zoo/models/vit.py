@@ -49,8 +49,9 @@ def build_vit(
         pooling: What goes to the classes: `"token"`, a learned token beside the patches', or `"mean"`, the average of
             theirs, without such a token.
         dropout_rate: Share of the attention weights and of what each part adds that is dropped in training, in [0, 1).
-        stochastic_depth_rate: Share of the images for which training leaves the last block out, in [0, 1); of the
-            blocks before it linearly less, of the first none (Huang et al. 2016).
+        stochastic_depth_rate: Share of the images for which training leaves out what a part of the last block adds, in
+            [0, 1); attention and feed-forward net each by themselves; linearly less in the blocks before it, in the
+            first none (Huang et al. 2016).
         mean: Of the pixels on the scale 0..1: a number, or one for each channel. None: that of ImageNet.
         std: Their standard deviation on that scale, above 0, likewise.
         name: Name of the model.
