@@ -312,7 +312,8 @@ def print_requests(contestants: Sequence[Contestant], num_requests: int, *, size
 
 
 def spread(values: Sequence[float], digits: int = 2) -> str:
-    """Returns such as `1.32 (1.29 to 1.40)`: the median, the smallest and the largest value."""
+    """Returns such as `1.32 (1.29 to 1.40)`: the median, the smallest and the largest value; below 100 with a digit."""
+    digits = max(digits, int(max(values) < 100))
     middle, low, high = (f"{f(values):,.{digits}f}" for f in (statistics.median, min, max))
     return f"{middle} ({low} to {high})"
 

@@ -20,11 +20,16 @@ from zoo.checks import BadInput
 
 BUILDERS = [name for name in zoo.__all__ if name.startswith("build_")]
 
-MANY_LAYERS = ("build_inception",)  # 57 normalised convolutions take minutes to trace for two replicas.
-FIRST = {case.builder: case for case in reversed(CASES) if case.builder not in MANY_LAYERS}.values()
-one_case_of_each = pytest.mark.parametrize(  # What takes long; `make test-all` has the others.
-    "case", [pytest.param(case, id=str(case), marks=[pytest.mark.slow] * (case not in FIRST)) for case in CASES]
-)
+FIRST = {case.builder: case for case in reversed(CASES)}.values()
+MANY_LAYERS = ("build_inception",)  # 57 normalised convolutions take minutes to trace for training.
+
+
+def one_case_of_each(*, but=()):
+    """What takes long; `make test-all` has the others, and the builders in `but`."""
+    slow = {str(case): case not in FIRST or case.builder in but for case in CASES}
+    return pytest.mark.parametrize(
+        "case", [pytest.param(case, id=str(case), marks=[pytest.mark.slow] * slow[str(case)]) for case in CASES]
+    )
 
 
 def batch(case):
@@ -140,7 +145,7 @@ def test_keras_file_round_trip(case, tmp_path):
     np.testing.assert_array_equal(reloaded(inputs), model(inputs))
 
 
-@one_case_of_each
+@one_case_of_each()
 def test_saved_model_round_trip(case, tmp_path):
     inputs, _ = batch(case)
     model = case.build()
@@ -183,14 +188,14 @@ def test_one_step_moves_every_weight(case):
     assert_one_step_moves_every_weight(case, compiled(case))
 
 
-@one_case_of_each
+@one_case_of_each(but=MANY_LAYERS)
 def test_one_step_moves_every_weight_on_two_replicas(case, two_replicas):
     with two_replicas.scope():
         model = compiled(case)
     assert_one_step_moves_every_weight(case, model)
 
 
-@one_case_of_each
+@one_case_of_each(but=MANY_LAYERS)
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
 def test_one_step_moves_every_weight_in_mixed_precision(case, policy):
     keras.config.set_dtype_policy(policy)
