@@ -121,7 +121,7 @@ def test_pixels_are_standardised_by_channel(channels, given, mean, std):
         (lambda: zoo.build_inception((75, 75, 3), 10, variant="v2"), "variant='v2': it must be one of 'v1', 'v3'"),
         (lambda: zoo.build_inception((74, 99, 3), 10), r"\(74, 99, 3\) is too small.*75x75 pixels.*or v1"),
         (lambda: zoo.build_alexnet((62, 99, 3), 10), r"\(62, 99, 3\) is too small"),
-        (lambda: zoo.build_alexnet((64, 64, 3), 10, towers=3), "towers=3: it must be 1 or 2"),
+        (lambda: zoo.build_alexnet((64, 64, 3), 10, towers=3), "towers=3: it must be one of 1, 2"),
         (lambda: zoo.build_vit((30, 32, 3), 10, patch_size=4), "patch_size=4: it must divide .* 30 and 32"),
         (lambda: zoo.build_vit((32, 32, 3), 10, num_heads=5), "num_heads=5: it must divide hidden_dim=768"),
         (lambda: zoo.build_vit((32, 32, 3), 10, pooling="max"), "pooling='max': it must be one of 'token', 'mean'"),

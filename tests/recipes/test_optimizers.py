@@ -62,7 +62,7 @@ def test_only_kernels_decay(kind):
 def test_averages_of_a_short_run_are_of_its_end(kind):
     """The weight goes from 0 to 40 evenly; 0.99 of the average, kept at each step, would stay at its beginning."""
     weight = keras.Variable([0.0], name="kernel")
-    optimizer = kind(0.1, weight_decay=None, use_ema=True, ema_momentum=0.99)
+    optimizer = kind(0.1, weight_decay=0.0, use_ema=True, ema_momentum=0.99)
     expected = 0.0
     for step in range(40):
         weight.assign([step])
