@@ -47,7 +47,7 @@ def compiled(case):
     optimizer = keras.optimizers.Adam(1e-3)
     if keras.config.dtype_policy().name == "mixed_float16":
         # Keras begins at 2**15 and, where that overflows, leaves out steps until it has halved it often enough.
-        optimizer = keras.optimizers.LossScaleOptimizer(optimizer, initial_scale=2**8)
+        optimizer = keras.optimizers.LossScaleOptimizer(optimizer, initial_scale=2**4)
     model.compile(optimizer, case.loss)
     return model
 
